@@ -1,0 +1,462 @@
+"""One schema for a run: a section a stage, a bound on every number, help on every field.
+
+The defaults are the demo run. Fields that PEFT, TRL or transformers know keep upstream's names.
+Limits live in one section, `policy`, which is hashed and sealed before training starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sft_core.errors import ConfigError
+from sft_core.records import sha256_json
+
+Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A group of knobs; an unknown key is an error and values do not change."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class Columns(Section):
+    """Which columns hold what. Leave all empty to have the shape recognised: `messages`,
+    `prompt`/`completion`, `instruction`/`input`/`output`, or `question`/`answer`."""
+
+    messages: str | None = None
+    """Column with a list of `{"role", "content"}`."""
+    prompt: str | None = None
+    """Column with the user's text."""
+    completion: str | None = None
+    """Column with the answer to learn."""
+    system: str | None = None
+    """Column with a system prompt."""
+    licence: str | None = None
+    """Column with the licence of each row; without it the source's licence holds."""
+    consent: str | None = None
+    """Column with the consent state of each row; without it the source's consent holds."""
+
+
+class SourceConfig(Section):
+    """A file or data set to read, with the terms under which it may be used."""
+
+    path: str
+    """JSONL, CSV or Parquet file (also `.gz`), a folder saved by `datasets`, or a hub id."""
+    format: Literal["auto", "jsonl", "csv", "parquet", "datasets"] = "auto"
+    """How to read it; `auto` goes by the name."""
+    split: str = "train"
+    """Split to read, for `datasets` folders and hub ids."""
+    columns: Columns = Columns()
+    """Column mapping; empty means that the shape is recognised."""
+    subgroups: tuple[str, ...] = ()
+    """Columns that ride along with each row, by which results are reported (sex, site)."""
+    licence: str = "unknown"
+    """Licence of the source, as an SPDX identifier where there is one."""
+    consent: str = "unknown"
+    """Ground for using the rows: given, not needed (synthetic, public), or unknown."""
+    max_rows: PositiveInt | None = None
+    """Read only the first rows."""
+
+
+class IngestConfig(Section):
+    """Stage 1: read sources into canonical records."""
+
+    sources: tuple[SourceConfig, ...] = (
+        SourceConfig(
+            path="examples/triage/data/referrals.jsonl",
+            subgroups=("sex",),
+            licence="CC0-1.0",
+            consent="not needed",
+        ),
+    )
+    """Where the rows come from, in order."""
+    max_line_bytes: Annotated[int, Field(ge=1_000, le=1_000_000_000)] = 10_000_000
+    """Longest line that is read, in bytes; a longer one stops the run."""
+
+    @model_validator(mode="after")
+    def _some_source(self) -> IngestConfig:
+        if not self.sources:
+            raise ValueError("at least one source is needed")
+        return self
+
+
+class ValidationConfig(Section):
+    """Stage 2: rows that cannot be trained on go to quarantine."""
+
+    max_turns: PositiveInt = 64
+    """Most messages in a record."""
+    min_completion_chars: PositiveInt = 1
+    """Shortest answer, in characters."""
+    max_chars: PositiveInt = 100_000
+    """Longest record, in characters over all messages."""
+
+
+IdentifierAction = Literal["keep", "redact", "drop", "fail"]
+
+
+class PrivacyConfig(Section):
+    """Stage 3: what happens to each kind of identifier. `redact` puts a typed placeholder, `drop`
+    takes the row out, `fail` stops the run, `keep` only counts."""
+
+    email: IdentifierAction = "redact"
+    """E-mail addresses."""
+    phone: IdentifierAction = "redact"
+    """Telephone and fax numbers."""
+    ssn: IdentifierAction = "redact"
+    """US social security numbers."""
+    card: IdentifierAction = "redact"
+    """Payment card numbers (issuer prefix and Luhn digit)."""
+    iban: IdentifierAction = "redact"
+    """Bank accounts (IBAN with its check digits)."""
+    ip: IdentifierAction = "redact"
+    """IPv4 and IPv6 addresses."""
+    url: IdentifierAction = "keep"
+    """Web addresses and domain names."""
+    date: IdentifierAction = "keep"
+    """Dates finer than a year."""
+    age: IdentifierAction = "redact"
+    """Ages over 89."""
+    record_number: IdentifierAction = "redact"
+    """Medical record, account, licence and device numbers, found by the words before them."""
+    street: IdentifierAction = "redact"
+    """Street addresses."""
+    postal_code: IdentifierAction = "redact"
+    """Postal codes, found by the words or the address around them."""
+    name: IdentifierAction = "redact"
+    """Names of people after a cue (Mr, Dr, patient:, signed)."""
+    secret: IdentifierAction = "drop"
+    """Cloud keys, tokens, private keys, passwords in assignments."""
+
+
+class DedupConfig(Section):
+    """Stage 4: exact duplicates after normalisation, then verified near-duplicates."""
+
+    near_duplicates: Literal["drop", "keep"] = "drop"
+    """`keep` leaves near-duplicates in but holds each cluster in one split."""
+    min_similarity: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
+    """Jaccard similarity of word 5-grams from which two rows are near-duplicates."""
+
+
+class SplitConfig(Section):
+    """Stage 5: train, validation and test by a hash of the near-duplicate cluster."""
+
+    validation_rate: Annotated[float, Field(ge=0.0, le=0.5)] = 0.05
+    """Share of clusters that go to validation."""
+    test_rate: Annotated[float, Field(gt=0.0, le=0.5)] = 0.1
+    """Share of clusters that go to the held-out test."""
+    salt: str = "tunetrail"
+    """Changes which rows are held out; keep it while results are compared."""
+
+
+class BenchmarkFile(Section):
+    """A benchmark whose items must not be in the training rows."""
+
+    path: str
+    """JSONL, CSV or Parquet file (also `.gz`)."""
+    columns: tuple[str, ...]
+    """Columns whose text makes up an item."""
+
+
+class ContaminationConfig(Section):
+    """Stage 6: training rows that overlap held-out items are taken out."""
+
+    benchmarks: tuple[BenchmarkFile, ...] = ()
+    """Benchmark files to check against, besides the held-out split."""
+    min_overlap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Share of an item's word 13-grams in one training row from which the row leaks the item."""
+
+
+class BiasConfig(Section):
+    """Stage 7: who is in the training text, and what goes together with whom."""
+
+    lexicon: str | None = None
+    """JSON file with identity terms by dimension and group; empty means the bundled one."""
+    min_mentions: PositiveInt = 20
+    """Rows a group needs before it is compared."""
+    num_permutations: Annotated[int, Field(ge=100, le=100_000)] = 1_000
+    """Permutations of each test."""
+
+
+class ModelConfig(Section):
+    """The base model."""
+
+    model_name_or_path: str = "examples/triage/base"
+    """Folder or hub id. Weights must be safetensors."""
+    revision: str = "main"
+    """Commit, tag or branch of a hub id."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model. Leave it off unless you have read that code."""
+
+
+class TokenizationConfig(Section):
+    """Stage 8: the model's own chat template, loss on the completion only."""
+
+    max_length: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
+    """Longest example in tokens, cut at the end; empty means the model's context."""
+    chat_template: str | None = None
+    """Jinja file used instead of the model's own template."""
+
+
+class LoraSection(Section):
+    """PEFT's LoraConfig, by its own names."""
+
+    r: Annotated[int, Field(ge=1, le=1_024)] = 16
+    """Rank."""
+    lora_alpha: Annotated[int, Field(ge=1, le=4_096)] = 32
+    """Scale: the update is multiplied by lora_alpha / r."""
+    lora_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Dropout on the adapter's input."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Modules that get an adapter."""
+
+
+class TrainingConfig(Section):
+    """Stage 9: `trl.SFTTrainer` with a PEFT adapter. Names are those of TrainingArguments."""
+
+    num_train_epochs: Annotated[float, Field(gt=0.0, le=1_000.0)] = 3.0
+    """Passes over the training rows."""
+    max_steps: Annotated[int, Field(ge=-1)] = -1
+    """Stop after so many steps; -1 means that epochs decide."""
+    per_device_train_batch_size: PositiveInt = 16
+    """Rows a step and device."""
+    gradient_accumulation_steps: PositiveInt = 1
+    """Steps whose gradients are added before an update."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-3
+    """Peak learning rate; 5e-3 suits the tiny demo base, 2e-4 is usual for LoRA on larger ones."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    """Shape of the learning rate over time."""
+    warmup_steps: Annotated[float, Field(ge=0.0)] = 0.03
+    """Warm-up in steps, or as a share of all steps when below 1."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Weight decay of AdamW."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Gradient clipping."""
+    logging_steps: PositiveInt = 10
+    """Steps between two points of the loss curve."""
+    bf16: bool = False
+    """Train in bfloat16 autocast; off keeps float32, which repeats bit for bit on a CPU."""
+    gradient_checkpointing: bool = False
+    """Trade time for memory."""
+    lora: LoraSection = LoraSection()
+    """The adapter."""
+
+
+class EvaluationConfig(Section):
+    """Stage 10: base against tuned on the same held-out rows."""
+
+    max_items: PositiveInt = 300
+    """Most held-out rows that are generated for; they are taken in order of their row id."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=32_768)] = 64
+    """Longest answer, in tokens."""
+    batch_size: PositiveInt = 32
+    """Prompts generated for at once."""
+    num_resamples: Annotated[int, Field(ge=100, le=100_000)] = 1_000
+    """Bootstrap resamples behind each 95 % interval."""
+    retention_texts: str | None = None
+    """Text file, a passage a line, on which the model must not get worse; empty means the bundled
+    general English."""
+
+
+class CardConfig(Section):
+    """Stage 11: what only people know. An empty field reads "not stated" on the card."""
+
+    language: str = "en"
+    """Language of the data, as an ISO 639 code."""
+    licence: str = "other"
+    """Licence of the adapter, by the hub's identifiers."""
+    owner: str = ""
+    """Team that answers for the model."""
+    contact: str = ""
+    """Where to report a problem."""
+    intended_use: str = ""
+    """What the model is for."""
+    out_of_scope: str = ""
+    """What it must not be used for."""
+
+
+class PolicyConfig(Section):
+    """Every limit of the run. An empty limit means that the number is shown but not judged. The
+    whole section is hashed and sealed before training starts."""
+
+    min_rows: Annotated[int, Field(ge=1)] | None = 50
+    """Fewest rows that validation leaves."""
+    max_rejected_rate: Rate | None = 0.05
+    """Share of rows that validation may reject."""
+    max_identifier_drop_rate: Rate | None = 0.05
+    """Share of rows that privacy may take out."""
+    max_duplicate_rate: Rate | None = 0.3
+    """Share of rows that may be duplicates."""
+    min_test_rows: Annotated[int, Field(ge=1)] | None = 30
+    """Fewest held-out rows."""
+    max_contamination_rate: Rate | None = 0.05
+    """Share of training rows that may leak held-out items."""
+    max_label_disparity: Rate | None = 0.1
+    """Largest significant difference in the rate of any label between two groups."""
+    max_truncated_rate: Rate | None = 0.05
+    """Share of examples that may be cut."""
+    min_loss_gain: float | None = 0.0
+    """Least gain of held-out loss over the base: lower end of the 95 % interval, nats a token."""
+    min_exact_match_gain: float | None = None
+    """Least gain of exact match over the base: lower end of the 95 % interval."""
+    max_subgroup_gap: Rate | None = 0.2
+    """Largest significant difference of exact match between two subgroups."""
+    max_retention_loss: float | None = None
+    """Most that general text may get worse, in bits a character."""
+    max_bias_shift: float | None = None
+    """Most that the bias probe may shift towards stereotypes: mean log-likelihood ratio, nats."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all limits."""
+        return sha256_json(self.model_dump(mode="json"))
+
+
+class PipelineConfig(Section):
+    """A whole run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] = "triage"
+    """Name of the model in the registry."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
+    """Seed of everything random."""
+    ingest: IngestConfig = IngestConfig()
+    """Stage 1: read sources into canonical records."""
+    validation: ValidationConfig = ValidationConfig()
+    """Stage 2: rows that cannot be trained on go to quarantine."""
+    privacy: PrivacyConfig = PrivacyConfig()
+    """Stage 3: what happens to each kind of identifier."""
+    dedup: DedupConfig = DedupConfig()
+    """Stage 4: exact and near duplicates."""
+    split: SplitConfig = SplitConfig()
+    """Stage 5: train, validation and test."""
+    contamination: ContaminationConfig = ContaminationConfig()
+    """Stage 6: training rows that overlap held-out items."""
+    bias: BiasConfig = BiasConfig()
+    """Stage 7: representation and association in the training text."""
+    model: ModelConfig = ModelConfig()
+    """The base model."""
+    tokenization: TokenizationConfig = TokenizationConfig()
+    """Stage 8: template, length, loss mask."""
+    training: TrainingConfig = TrainingConfig()
+    """Stage 9: LoRA fine-tuning."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Stage 10: base against tuned."""
+    card: CardConfig = CardConfig()
+    """Stage 11: what only people know."""
+    policy: PolicyConfig = PolicyConfig()
+    """Every limit of the run."""
+
+    @model_validator(mode="after")
+    def _held_out_is_less_than_all(self) -> PipelineConfig:
+        held_out = self.split.validation_rate + self.split.test_rate
+        if held_out > 0.8:
+            raise ValueError(
+                f"split.validation_rate + split.test_rate is {held_out:g}, at most 0.8: "
+                "lower one so that rows are left to train on"
+            )
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the whole config."""
+        return sha256_json(self.model_dump(mode="json"))
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a mapping that names a key twice: YAML would keep the last one in silence."""
+
+
+def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise ConfigError(
+                f"line {key_node.start_mark.line + 1}: the key {key!r} stands twice. Keep one."
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeyLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def load_config(path: Path) -> PipelineConfig:
+    """Read a YAML (or JSON) file; what it leaves out keeps its default.
+
+    Raises:
+        ConfigError: the file is missing or not YAML, or a key or value is wrong. The message names
+            the key, what was found, what is allowed and, for an unknown key, the nearest valid one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: no such file. Write one with `tunetrail init {path}`."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read: {reason}.") from error
+    try:
+        raw = yaml.load(text, _UniqueKeyLoader)  # noqa: S506  (a SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise ConfigError(f"{path}: {where}{problem}.") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if raw is not None and not isinstance(raw, dict):
+        raise ConfigError(f"{path}: found a {type(raw).__name__}, expected a mapping of sections.")
+    return parse_config(raw or {}, str(path))
+
+
+def parse_config(raw: dict[str, Any], where: str) -> PipelineConfig:
+    """Check a mapping against the schema.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    try:
+        return PipelineConfig.model_validate_json(json.dumps(raw, default=str))
+    except ValidationError as error:
+        lines = [f"  {_explain(problem)}" for problem in error.errors(include_url=False)]
+        raise ConfigError(f"{where}: {len(lines)} problem(s)\n" + "\n".join(lines)) from None
+
+
+def _explain(problem: Any) -> str:
+    location, found = problem["loc"], problem["input"]
+    key = ".".join(str(part) for part in location)
+    if problem["type"] == "extra_forbidden":
+        valid = _fields_at(location[:-1])
+        near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]!r}?" if near else f" Allowed here: {', '.join(valid)}."
+        return f"{key}: unknown key.{hint}"
+    shown = "" if isinstance(found, dict | list) else f" (found {str(found)[:80]!r})"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{key + ': ' if key else ''}{message}{shown}"
+
+
+def _fields_at(location: tuple[Any, ...]) -> list[str]:
+    """Names of the fields of the section at a location; list positions are passed over."""
+    model: Any = PipelineConfig
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = model.model_fields[part].annotation
+        model = next(iter(getattr(annotation, "__args__", ())), annotation)
+    return list(model.model_fields)
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON schema with the help lines, as `tunetrail schema` prints it."""
+    return PipelineConfig.model_json_schema()

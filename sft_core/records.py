@@ -1,0 +1,112 @@
+"""The canonical record, its identity, and the decisions that stages take about it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import orjson
+
+Role = Literal["system", "user", "assistant"]
+Message = dict[str, str]
+"""One turn: `{"role": ..., "content": ...}`."""
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One row on its way through the stages.
+
+    `row` is the position among all source rows of the run and is unique; `row_id` is the SHA-256
+    of the record as it was ingested and stays the same when text is redacted, so equal source rows
+    share it. `cluster` names the near-duplicate cluster by the `row_id` of its first row.
+    """
+
+    row: int
+    row_id: str
+    messages: list[Message]
+    meta: dict[str, Any] = field(default_factory=dict)
+    cluster: str = ""
+
+    def prompt(self) -> list[Message]:
+        """All turns before the last one."""
+        return self.messages[:-1]
+
+    def completion(self) -> str:
+        """Text of the last turn, which a valid record gives to the assistant."""
+        return self.messages[-1]["content"]
+
+    def text(self) -> str:
+        """All turns but system prompts, which many rows share, joined by a newline."""
+        return "\n".join(m["content"] for m in self.messages if m["role"] != "system")
+
+    def with_messages(self, messages: list[Message]) -> Record:
+        """The same row with other text: identity is kept."""
+        return replace(self, messages=messages)
+
+    def to_json(self) -> bytes:
+        """One canonical line: sorted keys, no spaces, UTF-8."""
+        return orjson.dumps(
+            {
+                "row": self.row,
+                "row_id": self.row_id,
+                "messages": self.messages,
+                "meta": self.meta,
+                "cluster": self.cluster,
+            },
+            option=orjson.OPT_SORT_KEYS,
+        )
+
+    @classmethod
+    def from_json(cls, line: bytes) -> Record:
+        """Inverse of `to_json`."""
+        return cls(**orjson.loads(line))
+
+
+def canonical_json(value: Any) -> bytes:
+    """Sorted keys, no spaces, UTF-8; equal values give equal bytes. NaN is refused."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode("utf-8", "surrogatepass")
+
+
+def sha256_json(value: Any) -> str:
+    """SHA-256 (hex) of the canonical JSON of a value."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def row_id(messages: list[Message], meta: dict[str, Any]) -> str:
+    """Identity of a record: SHA-256 over its canonical JSON."""
+    return sha256_json({"messages": messages, "meta": meta})
+
+
+Action = Literal["dropped", "redacted", "train", "validation", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one stage decided about one row.
+
+    `reason` is a fixed code (`near_duplicate`), never free text; `evidence` names what proves it
+    without quoting the record: a row, a kind of identifier, a held-out item, a similarity.
+    """
+
+    row: int
+    action: Action
+    reason: str
+    evidence: str = ""
+
+
+def dropped_rows(decisions: Iterable[Decision]) -> dict[int, Decision]:
+    """The decisions that take a row out, by row."""
+    return {d.row: d for d in decisions if d.action == "dropped"}
+
+
+def keep(records: Iterable[Record], decisions: Iterable[Decision]) -> Iterator[Record]:
+    """The records that no decision drops, in order."""
+    gone = dropped_rows(decisions)
+    return (r for r in records if r.row not in gone)

@@ -1,0 +1,114 @@
+"""What passes between stages: references by content, gates, and one report shape for all.
+
+A report is a function of its inputs. It holds no clock, duration, run id, host name or temporary
+path; those belong to MLflow, which keeps them beside it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sft_core.records import sha256_json
+
+Cell = str | int | float | None
+
+
+class Frozen(BaseModel):
+    """Immutable value; an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class FileRef(Frozen):
+    """A file by content: `path` is relative to the home and follows from `sha256`."""
+
+    path: str
+    sha256: str
+
+
+class DatasetRef(Frozen):
+    """Rows by content: canonical JSON lines, so `sha256` is the digest of the rows."""
+
+    path: str
+    sha256: str
+    num_rows: int = Field(ge=0)
+
+
+class ModelRef(Frozen):
+    """A model folder by content; `base` is the digest of the base model of an adapter."""
+
+    path: str
+    sha256: str
+    base: str | None = None
+
+
+class Gate(Frozen):
+    """A metric held against a limit. No value means not measured, which is not a pass."""
+
+    metric: str
+    value: float | None
+    limit: float
+    direction: Literal["max", "min"]
+    key: str
+    """Config key of the limit."""
+
+    @property
+    def verdict(self) -> Literal["pass", "fail", "not measured"]:
+        """`fail` when the value is on the wrong side; a value equal to the limit passes."""
+        if self.value is None or math.isnan(self.value):
+            return "not measured"
+        ok = self.value <= self.limit if self.direction == "max" else self.value >= self.limit
+        return "pass" if ok else "fail"
+
+
+class Table(Frozen):
+    """A small table for people: shown in MLflow, on the card and on the review page."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+class StageReport(Frozen):
+    """What a stage measured and made.
+
+    `metrics` are scalars (NaN is refused: leave a metric out when it cannot be measured, and say
+    so in `not_measured`). `series` are curves by step, `figures` PNG files, `files` evidence such
+    as per-item scores or the decisions about rows.
+    """
+
+    stage: str
+    metrics: dict[str, float] = {}
+    not_measured: dict[str, str] = {}
+    """Metric that could not be measured, and why."""
+    gates: tuple[Gate, ...] = ()
+    tables: dict[str, Table] = {}
+    series: dict[str, tuple[tuple[int, float], ...]] = {}
+    figures: dict[str, FileRef] = {}
+    datasets: dict[str, DatasetRef] = {}
+    models: dict[str, ModelRef] = {}
+    files: dict[str, FileRef] = {}
+    private: dict[str, FileRef] = {}
+    """Quarantined raw text: digests are recorded, the files never leave the home."""
+
+    @property
+    def data(self) -> DatasetRef:
+        """The rows that go on, for stages that make one data set."""
+        return self.datasets["data"]
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the whole report."""
+        return sha256_json(self.model_dump(mode="json"))
+
+    def refs(self) -> list[FileRef | DatasetRef | ModelRef]:
+        """Everything the report points to."""
+        return [
+            *self.figures.values(),
+            *self.datasets.values(),
+            *self.models.values(),
+            *self.files.values(),
+            *self.private.values(),
+        ]

@@ -1,0 +1,180 @@
+"""The home folder and the content-addressed store in it.
+
+Everything that passes between stages is a file named by its SHA-256, written under a temporary
+name, flushed to disk and renamed: a name that exists is whole, and equal digests mean equal
+content. A data set is canonical JSON lines, so `sha256sum` of the file is the data set's digest.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from sft_core.errors import IntegrityError, StorageError
+from sft_core.records import Record, sha256_json
+from sft_core.reports import DatasetRef, FileRef, ModelRef
+
+Ref = FileRef | DatasetRef | ModelRef
+_CHUNK_BYTES = 1 << 20
+
+
+def home() -> Path:
+    """Absolute path of the home: `TUNETRAIL_HOME`, or `.tunetrail` in the working directory."""
+    return Path(os.environ.get("TUNETRAIL_HOME", ".tunetrail")).absolute()
+
+
+@contextmanager
+def writing(what: Path) -> Iterator[None]:
+    """Turn a full disk or a read-only home into one clear error.
+
+    Raises:
+        StorageError: the place cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT):
+            raise
+        raise StorageError(
+            f"{what}: cannot be written: {error.strerror}. Nothing was changed; free space, make "
+            "it writable, or set TUNETRAIL_HOME to another folder."
+        ) from error
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_tree(folder: Path) -> str:
+    """SHA-256 over the sorted relative names and digests of all files of a folder."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return sha256_json([[p.relative_to(folder).as_posix(), sha256_file(p)] for p in files])
+
+
+@contextmanager
+def _temporary(area: Path, mode: int) -> Iterator[tuple[IO[bytes], Path]]:
+    """A file that is flushed to disk on success and removed on failure."""
+    with writing(area):
+        area.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=area, prefix=".writing-")
+        path = Path(name)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file, path
+                file.flush()
+                os.fsync(file.fileno())
+            if path.exists():
+                path.chmod(mode)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _put(chunks: Iterable[bytes], suffix: str, area: str, mode: int) -> tuple[str, str]:
+    """Write chunks to the store; returns the path relative to the home and the digest."""
+    digest = hashlib.sha256()
+    folder = home() / area
+    with _temporary(folder, mode) as (file, path):
+        for chunk in chunks:
+            digest.update(chunk)
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+        path.chmod(mode)
+        name = digest.hexdigest()
+        os.replace(path, folder / f"{name}{suffix}")
+    return f"{area}/{name}{suffix}", name
+
+
+def put_bytes(data: bytes, suffix: str) -> FileRef:
+    """Store a small file; `suffix` (`.png`) tells readers what it is."""
+    path, sha256 = _put([data], suffix, "store", 0o644)
+    return FileRef(path=path, sha256=sha256)
+
+
+def put_file(source: Path) -> FileRef:
+    """Store a copy of a file under its digest."""
+    with source.open("rb") as file:
+        path, sha256 = _put(
+            iter(lambda: file.read(_CHUNK_BYTES), b""), source.suffix, "store", 0o644
+        )
+    return FileRef(path=path, sha256=sha256)
+
+
+def put_records(records: Iterable[Record]) -> DatasetRef:
+    """Store records as canonical JSON lines, one at a time: memory stays flat."""
+    count = 0
+
+    def lines() -> Iterator[bytes]:
+        nonlocal count
+        for record in records:
+            count += 1
+            yield record.to_json() + b"\n"
+
+    path, sha256 = _put(lines(), ".jsonl", "store", 0o644)
+    return DatasetRef(path=path, sha256=sha256, num_rows=count)
+
+
+def quarantine(records: Iterable[Record]) -> FileRef:
+    """Keep the raw text of rejected rows, readable by the owner alone."""
+    path, sha256 = _put((r.to_json() + b"\n" for r in records), ".jsonl", "quarantine", 0o600)
+    return FileRef(path=path, sha256=sha256)
+
+
+def put_tree(folder: Path, base: str | None = None) -> ModelRef:
+    """Store a copy of a folder, such as an adapter, under the digest of its files."""
+    sha256 = sha256_tree(folder)
+    area = home() / "store"
+    target = area / f"{sha256}.dir"
+    if not target.exists():
+        with writing(area):
+            area.mkdir(parents=True, exist_ok=True)
+            part = Path(tempfile.mkdtemp(dir=area, prefix=".writing-"))
+            try:
+                shutil.copytree(folder, part / "tree")
+                os.replace(part / "tree", target)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    return ModelRef(path=f"store/{sha256}.dir", sha256=sha256, base=base)
+
+
+def locate(ref: Ref) -> Path:
+    """Where the content lies: under the home, but for a base model, which stays where it is."""
+    inside = ref.path.startswith(("store/", "quarantine/"))
+    return home() / ref.path if inside else Path(ref.path)
+
+
+def read_records(ref: DatasetRef) -> Iterator[Record]:
+    """The rows of a data set, one at a time."""
+    with locate(ref).open("rb") as file:
+        for line in file:
+            yield Record.from_json(line)
+
+
+def digest_of(ref: Ref) -> str | None:
+    """Digest of what lies there now; None where there is nothing."""
+    path = locate(ref)
+    if path.is_dir():
+        return sha256_tree(path)
+    return sha256_file(path) if path.is_file() else None
+
+
+def check(ref: Ref) -> None:
+    """Compare content with its digest.
+
+    Raises:
+        IntegrityError: the content is gone or differs; the message says which.
+    """
+    found = digest_of(ref)
+    if found is None:
+        raise IntegrityError(f"{ref.path}: missing, expected content with SHA-256 {ref.sha256}.")
+    if found != ref.sha256:
+        raise IntegrityError(f"{ref.path}: SHA-256 is {found}, expected {ref.sha256}.")
