@@ -1,0 +1,3 @@
+from sft_core.environment import configure_environment
+
+configure_environment()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from sft_core.errors import ConfigError
 from sft_core.records import sha256_json
@@ -21,12 +23,32 @@ Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
 
+class _InputFile:
+    """Marks a field whose value names a file, a folder or a hub id that the stage reads."""
+
+
+InputFile = Annotated[str, _InputFile()]
+
+
 class Section(BaseModel):
     """A group of knobs; an unknown key is an error and values do not change."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
     )
+
+    def input_files(self) -> Iterator[tuple[str, str | None]]:
+        """What the section reads, by name, and the revision where it may be a hub id."""
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if isinstance(value, Section):
+                yield from value.input_files()
+            elif isinstance(value, tuple):
+                for item in value:
+                    if isinstance(item, Section):
+                        yield from item.input_files()
+            elif value is not None and any(isinstance(m, _InputFile) for m in _marks(field)):
+                yield value, getattr(self, "revision", None)
 
 
 class Columns(Section):
@@ -50,12 +72,14 @@ class Columns(Section):
 class SourceConfig(Section):
     """A file or data set to read, with the terms under which it may be used."""
 
-    path: str
+    path: InputFile
     """JSONL, CSV or Parquet file (also `.gz`), a folder saved by `datasets`, or a hub id."""
     format: Literal["auto", "jsonl", "csv", "parquet", "datasets"] = "auto"
     """How to read it; `auto` goes by the name."""
     split: str = "train"
     """Split to read, for `datasets` folders and hub ids."""
+    revision: str = "main"
+    """Commit of a hub data set. Pin one: a branch can change, so it is read again in each run."""
     columns: Columns = Columns()
     """Column mapping; empty means that the shape is recognised."""
     subgroups: tuple[str, ...] = ()
@@ -161,7 +185,7 @@ class SplitConfig(Section):
 class BenchmarkFile(Section):
     """A benchmark whose items must not be in the training rows."""
 
-    path: str
+    path: InputFile
     """JSONL, CSV or Parquet file (also `.gz`)."""
     columns: tuple[str, ...]
     """Columns whose text makes up an item."""
@@ -179,7 +203,7 @@ class ContaminationConfig(Section):
 class BiasConfig(Section):
     """Stage 7: who is in the training text, and what goes together with whom."""
 
-    lexicon: str | None = None
+    lexicon: InputFile | None = None
     """JSON file with identity terms by dimension and group; empty means the bundled one."""
     min_mentions: PositiveInt = 20
     """Rows a group needs before it is compared."""
@@ -203,7 +227,7 @@ class TokenizationConfig(Section):
 
     max_length: Annotated[int, Field(ge=8, le=1_048_576)] | None = None
     """Longest example in tokens, cut at the end; empty means the model's context."""
-    chat_template: str | None = None
+    chat_template: InputFile | None = None
     """Jinja file used instead of the model's own template."""
 
 
@@ -262,7 +286,7 @@ class EvaluationConfig(Section):
     """Prompts generated for at once."""
     num_resamples: Annotated[int, Field(ge=100, le=100_000)] = 1_000
     """Bootstrap resamples behind each 95 % interval."""
-    retention_texts: str | None = None
+    retention_texts: InputFile | None = None
     """Text file, a passage a line, on which the model must not get worse; empty means the bundled
     general English."""
 
@@ -292,6 +316,8 @@ class PolicyConfig(Section):
     """Fewest rows that validation leaves."""
     max_rejected_rate: Rate | None = 0.05
     """Share of rows that validation may reject."""
+    max_forbidden_rows: Annotated[int, Field(ge=0)] | None = 0
+    """Rows that may hold an identifier whose action is `fail`."""
     max_identifier_drop_rate: Rate | None = 0.05
     """Share of rows that privacy may take out."""
     max_duplicate_rate: Rate | None = 0.3
@@ -304,15 +330,15 @@ class PolicyConfig(Section):
     """Largest significant difference in the rate of any label between two groups."""
     max_truncated_rate: Rate | None = 0.05
     """Share of examples that may be cut."""
-    min_loss_gain: float | None = 0.0
+    min_loss_gain: Annotated[float, Field(ge=-100.0, le=100.0)] | None = 0.0
     """Least gain of held-out loss over the base: lower end of the 95 % interval, nats a token."""
-    min_exact_match_gain: float | None = None
+    min_exact_match_gain: Annotated[float, Field(ge=-100.0, le=100.0)] | None = None
     """Least gain of exact match over the base: lower end of the 95 % interval."""
     max_subgroup_gap: Rate | None = 0.2
     """Largest significant difference of exact match between two subgroups."""
-    max_retention_loss: float | None = None
+    max_retention_loss: Annotated[float, Field(ge=-100.0, le=100.0)] | None = None
     """Most that general text may get worse, in bits a character."""
-    max_bias_shift: float | None = None
+    max_bias_shift: Annotated[float, Field(ge=-100.0, le=100.0)] | None = None
     """Most that the bias probe may shift towards stereotypes: mean log-likelihood ratio, nats."""
 
     @property
@@ -444,6 +470,16 @@ def _explain(problem: Any) -> str:
     shown = "" if isinstance(found, dict | list) else f" (found {str(found)[:80]!r})"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{key + ': ' if key else ''}{message}{shown}"
+
+
+def _marks(field: FieldInfo) -> list[Any]:
+    """Metadata of a field, also where it stands inside `| None`."""
+    inner = [m for part in getattr(field.annotation, "__args__", ()) for m in _metadata(part)]
+    return [*field.metadata, *inner]
+
+
+def _metadata(annotation: Any) -> tuple[Any, ...]:
+    return getattr(annotation, "__metadata__", ())
 
 
 def _fields_at(location: tuple[Any, ...]) -> list[str]:

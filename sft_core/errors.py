@@ -20,6 +20,8 @@ class TuneTrailError(Exception):
     """Root of the tree; `exit_code` is the contract of the command."""
 
     exit_code = 1
+    run_id: str | None = None
+    """MLflow's id of the run that it ended, set by the runner; its record tells the rest."""
 
 
 class ConfigError(TuneTrailError, ValueError):

@@ -7,7 +7,7 @@ path; those belong to MLflow, which keeps them beside it.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -112,3 +112,33 @@ class StageReport(Frozen):
             *self.files.values(),
             *self.private.values(),
         ]
+
+
+class RunRecord(Frozen):
+    """A whole run, as card, registry and seal see it."""
+
+    run_id: str
+    """MLflow's id of the parent run."""
+    flow: str
+    flow_run_id: str
+    """Prefect's id of the flow run."""
+    config: dict[str, Any]
+    outcome: Literal["completed", "failed", "interrupted"]
+    problem: str = ""
+    """Message of the error that ended the run; empty when it completed or crashed."""
+    reports: tuple[StageReport, ...]
+
+    def report(self, stage: str) -> StageReport | None:
+        """Report of a stage; None when the run ended before it."""
+        return next((r for r in self.reports if r.stage == stage), None)
+
+    @property
+    def gates(self) -> list[tuple[str, Gate]]:
+        """All gates with the stages that they belong to."""
+        return [(r.stage, gate) for r in self.reports for gate in r.gates]
+
+    @property
+    def verdict(self) -> Literal["pass", "fail"]:
+        """`pass` only when the run completed and every gate passed."""
+        ok = self.outcome == "completed" and all(g.verdict == "pass" for _, g in self.gates)
+        return "pass" if ok else "fail"

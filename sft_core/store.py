@@ -61,8 +61,8 @@ def sha256_tree(folder: Path) -> str:
 
 
 @contextmanager
-def _temporary(area: Path, mode: int) -> Iterator[tuple[IO[bytes], Path]]:
-    """A file that is flushed to disk on success and removed on failure."""
+def _temporary(area: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """A file that only the owner reads; removed unless it was renamed."""
     with writing(area):
         area.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=area, prefix=".writing-")
@@ -70,25 +70,20 @@ def _temporary(area: Path, mode: int) -> Iterator[tuple[IO[bytes], Path]]:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 yield file, path
-                file.flush()
-                os.fsync(file.fileno())
-            if path.exists():
-                path.chmod(mode)
         finally:
             path.unlink(missing_ok=True)
 
 
-def _put(chunks: Iterable[bytes], suffix: str, area: str, mode: int) -> tuple[str, str]:
+def _put(chunks: Iterable[bytes], suffix: str, area: str) -> tuple[str, str]:
     """Write chunks to the store; returns the path relative to the home and the digest."""
     digest = hashlib.sha256()
     folder = home() / area
-    with _temporary(folder, mode) as (file, path):
+    with _temporary(folder) as (file, path):
         for chunk in chunks:
             digest.update(chunk)
             file.write(chunk)
         file.flush()
         os.fsync(file.fileno())
-        path.chmod(mode)
         name = digest.hexdigest()
         os.replace(path, folder / f"{name}{suffix}")
     return f"{area}/{name}{suffix}", name
@@ -96,16 +91,14 @@ def _put(chunks: Iterable[bytes], suffix: str, area: str, mode: int) -> tuple[st
 
 def put_bytes(data: bytes, suffix: str) -> FileRef:
     """Store a small file; `suffix` (`.png`) tells readers what it is."""
-    path, sha256 = _put([data], suffix, "store", 0o644)
+    path, sha256 = _put([data], suffix, "store")
     return FileRef(path=path, sha256=sha256)
 
 
 def put_file(source: Path) -> FileRef:
     """Store a copy of a file under its digest."""
     with source.open("rb") as file:
-        path, sha256 = _put(
-            iter(lambda: file.read(_CHUNK_BYTES), b""), source.suffix, "store", 0o644
-        )
+        path, sha256 = _put(iter(lambda: file.read(_CHUNK_BYTES), b""), source.suffix, "store")
     return FileRef(path=path, sha256=sha256)
 
 
@@ -119,13 +112,13 @@ def put_records(records: Iterable[Record]) -> DatasetRef:
             count += 1
             yield record.to_json() + b"\n"
 
-    path, sha256 = _put(lines(), ".jsonl", "store", 0o644)
+    path, sha256 = _put(lines(), ".jsonl", "store")
     return DatasetRef(path=path, sha256=sha256, num_rows=count)
 
 
 def quarantine(records: Iterable[Record]) -> FileRef:
     """Keep the raw text of rejected rows, readable by the owner alone."""
-    path, sha256 = _put((r.to_json() + b"\n" for r in records), ".jsonl", "quarantine", 0o600)
+    path, sha256 = _put((r.to_json() + b"\n" for r in records), ".jsonl", "quarantine")
     return FileRef(path=path, sha256=sha256)
 
 
@@ -148,7 +141,7 @@ def put_tree(folder: Path, base: str | None = None) -> ModelRef:
 
 def locate(ref: Ref) -> Path:
     """Where the content lies: under the home, but for a base model, which stays where it is."""
-    inside = ref.path.startswith(("store/", "quarantine/"))
+    inside = ref.path.startswith(("store/", "quarantine/", "chain/", "runs/"))
     return home() / ref.path if inside else Path(ref.path)
 
 

@@ -1,0 +1,142 @@
+"""Turns a row of any accepted shape into canonical messages.
+
+A row that does not fit keeps its place: it becomes a record with a `defect` and the raw columns in
+its meta, so that validation can put it into quarantine with a reason and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from typing import Any
+
+from sft_core.config import Columns, SourceConfig
+from sft_core.errors import DataError
+from sft_core.records import Message, Record, row_id
+
+DEFECT = "_defect"
+"""Meta key of the reason why a row could not be shaped: `missing_value` or `wrong_type`."""
+RAW = "_raw"
+"""Meta key of the columns of such a row."""
+
+_SHAPES = (
+    Columns(messages="messages"),
+    Columns(prompt="prompt", completion="completion"),
+    Columns(prompt="instruction", completion="output"),
+    Columns(prompt="question", completion="answer"),
+)
+
+
+class _MisshapenError(ValueError):
+    """Carries the reason code."""
+
+
+def columns_of(source: SourceConfig, first_row: dict[str, Any]) -> Columns:
+    """The column mapping of a source: the configured one, or the shape of its first row.
+
+    Raises:
+        DataError: a configured column is not there, or no known shape fits.
+    """
+    present = list(first_row)
+    named = source.columns
+    wanted = [c for c in named.model_dump().values() if c] + list(source.subgroups)
+    for column in wanted:
+        if column not in first_row:
+            near = difflib.get_close_matches(column, present, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise DataError(
+                f"{source.path}: no column {column!r}, found: {', '.join(present)[:200]}.{hint} "
+                "Set ingest.sources.columns and subgroups."
+            )
+    if named.messages or (named.prompt and named.completion):
+        return named
+    if named.prompt or named.completion:
+        raise DataError(
+            f"{source.path}: a column mapping needs both prompt and completion, or messages."
+        )
+    for shape in _SHAPES:
+        needed = [c for c in shape.model_dump().values() if c]
+        if all(column in first_row for column in needed):
+            extra = {k: v for k, v in named.model_dump().items() if v}
+            return shape.model_copy(update=extra)
+    raise DataError(
+        f"{source.path}: columns {', '.join(present)[:200]} have no known shape (messages, "
+        "prompt/completion, instruction/input/output, question/answer). "
+        "Map them with ingest.sources.columns."
+    )
+
+
+def shape_row(number: int, row: dict[str, Any], columns: Columns, source: SourceConfig) -> Record:
+    """The canonical record of a row, or one with a defect."""
+    meta = {name: _plain(row.get(name)) for name in source.subgroups}
+    try:
+        messages = _messages(row, columns)
+    except _MisshapenError as error:
+        messages = []
+        meta |= {DEFECT: str(error), RAW: _plain(row)}
+    return Record(number, row_id(messages, meta), messages, meta)
+
+
+def _messages(row: dict[str, Any], columns: Columns) -> list[Message]:
+    if columns.messages:
+        return _turns(_value(row, columns.messages))
+    messages = []
+    if columns.system and row.get(columns.system):
+        messages.append({"role": "system", "content": _text(row, columns.system)})
+    prompt = _value(row, str(columns.prompt))
+    if isinstance(prompt, list):
+        messages += _turns(prompt)
+    else:
+        text = _text(row, str(columns.prompt))
+        if columns.prompt == "instruction" and row.get("input"):
+            text = f"{text}\n\n{_text(row, 'input')}"
+        messages.append({"role": "user", "content": text})
+    completion = _value(row, str(columns.completion))
+    if isinstance(completion, list):
+        return messages + _turns(completion)
+    answer = _text(row, str(columns.completion))
+    return [*messages, {"role": "assistant", "content": answer}]
+
+
+def _value(row: dict[str, Any], column: str) -> Any:
+    value = row.get(column)
+    if value is None:
+        raise _MisshapenError("missing_value")
+    return value
+
+
+def _text(row: dict[str, Any], column: str) -> str:
+    value = _value(row, column)
+    if not isinstance(value, str):
+        raise _MisshapenError("wrong_type")
+    return _encodable(value)
+
+
+def _turns(value: Any) -> list[Message]:
+    if not isinstance(value, list):
+        raise _MisshapenError("wrong_type")
+    turns = []
+    for turn in value:
+        if not isinstance(turn, dict):
+            raise _MisshapenError("wrong_type")
+        turns.append({"role": _text(turn, "role"), "content": _text(turn, "content")})
+    return turns
+
+
+def _encodable(text: str) -> str:
+    """Half of a surrogate pair has no UTF-8: it becomes U+FFFD, which validation reports."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+
+
+def _plain(value: Any) -> Any:
+    """The value as canonical JSON can hold it; what it cannot (dates, NaN) is written as text."""
+    if isinstance(value, str):
+        return _encodable(value)
+    if isinstance(value, dict):
+        return {_encodable(str(k)): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, bool):
+        return value
+    fits = isinstance(value, int) and abs(value) < 2**53
+    return value if fits or (isinstance(value, float) and math.isfinite(value)) else str(value)

@@ -1,0 +1,34 @@
+"""The data half alone: answers in seconds, imports no torch, trains nothing.
+
+python -m flows.audit
+tunetrail audit my-config.yaml
+"""
+
+from prefect import flow
+
+from flows.sft import DEFAULTS, check_data
+from sft_core.config import PipelineConfig
+from tasks.accounting import account
+from tasks.model_card import write_model_card
+from tasks.sealing import seal
+from tasks.stage import StageRunner
+
+
+@flow(name="audit", description="Check the data alone and write the record.")
+def audit(config: PipelineConfig = DEFAULTS) -> str:
+    """Run stages 1 to 7; returns MLflow's id of the run.
+
+    Raises:
+        GateError: a gate did not pass. The record is written all the same.
+    """
+    with StageRunner(config, "audit") as run:
+        with run.stages():
+            check_data(run, config)
+        run(account, run.record())
+        run(write_model_card, run.record())
+        run(seal, run.record())
+    return run.run_id
+
+
+if __name__ == "__main__":
+    audit()

@@ -1,0 +1,208 @@
+"""The `tunetrail` command. Heavy imports wait until a verb needs them, so `--help` is instant."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from sft_core.errors import ConfigError, TuneTrailError
+
+_EPILOG = """exit codes:
+  0 done, every required gate passed    4 done, waiting for approval
+  1 unexpected error                    5 data cannot be read
+  2 config or usage, nothing was done   6 integrity: a digest or signature does not match
+  3 a gate failed or was not measured
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a verb; returns the exit code."""
+    args = _parser().parse_args(argv)
+    try:
+        code: int = args.verb(args)
+    except KeyboardInterrupt:
+        print(
+            "tunetrail: interrupted; the run is closed and its record is written.", file=sys.stderr
+        )
+        return 130
+    except TuneTrailError as error:
+        _fail(args, error)
+        return error.exit_code
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:  # noqa: BLE001  (the one place where a bug becomes an exit code)
+        print(f"tunetrail: unexpected {_kept(error)}", file=sys.stderr)
+        return 1
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tunetrail",
+        description="Fine-tune with LoRA and leave a record that anybody can check.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def verb(name: str, function: Any, text: str, *, config: bool = False) -> Any:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.add_argument("--json", action="store_true", help="print JSON for programs")
+        if config:
+            sub.add_argument(
+                "config", nargs="?", type=Path, help="YAML config; without it the demo's defaults"
+            )
+        sub.set_defaults(verb=function)
+        return sub
+
+    verb("run", _run, "run the whole pipeline", config=True)
+    verb("audit", _audit, "check the data alone; no model is touched", config=True)
+    verb("schema", _schema, "print the JSON schema of the config")
+    verb("doctor", _doctor, "check this machine and this installation", config=True)
+    init = verb("init", _init, "write a config with every field, its default and its help")
+    init.add_argument("path", type=Path, help="file to write; an existing one is left alone")
+    verify = verb("verify", _verify, "recompute a run's record from the stored evidence")
+    verify.add_argument("run", nargs="?", help="MLflow run id; without it all runs")
+    verify.add_argument("--all", action="store_true", help="all runs (the default)")
+    verify.add_argument("--public-key", type=Path, help="PEM file; without it the home's own key")
+    return parser
+
+
+def _fail(args: argparse.Namespace, error: TuneTrailError) -> None:
+    if error.run_id is not None:
+        _show_run(args, error.run_id)
+    if args.json and error.run_id is None:
+        print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+    print(f"tunetrail: {error}", file=sys.stderr)
+
+
+def _kept(error: Exception) -> str:
+    """One line for people; the traceback goes to a file of the home."""
+    from sft_core.store import home
+
+    folder = home() / "logs"
+    line = f"{type(error).__name__}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = folder / f"error-{time.strftime('%Y%m%d-%H%M%S')}.log"
+        path.touch(mode=0o600)
+        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+    except OSError as unwritable:
+        return f"{line}: {error} (no traceback kept: {unwritable.strerror})"
+    return f"{line}. The traceback is in {path}; it may quote data, look before you share it."
+
+
+def _load(args: argparse.Namespace) -> Any:
+    from sft_core.config import PipelineConfig, load_config
+
+    return load_config(args.config) if args.config else PipelineConfig()
+
+
+def _run(args: argparse.Namespace) -> int:
+    config = _load(args)
+    _quiet_start()
+    from flows.sft import sft
+
+    _show_run(args, sft(config))
+    return 0
+
+
+def _audit(args: argparse.Namespace) -> int:
+    config = _load(args)
+    _quiet_start()
+    from flows.audit import audit
+
+    _show_run(args, audit(config))
+    return 0
+
+
+def _quiet_start() -> None:
+    """Our own lines on stderr instead of Prefect's; libraries' warnings go to the log file."""
+    import os
+
+    from sft_core.store import home, writing
+
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    with writing(home()):
+        (home() / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = logging.FileHandler(home() / "logs" / "tunetrail.log")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").addHandler(file)
+    logging.getLogger("py.warnings").propagate = False
+    stream = logging.StreamHandler()
+    stream.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    ours = logging.getLogger("tunetrail")
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    ours.addHandler(stream)
+    ours.addHandler(file)
+    ours.info("starting; the first start of a home takes longer")
+
+
+def _show_run(args: argparse.Namespace, run_id: str) -> None:
+    from flows.summary import describe_run, load_run
+
+    record = load_run(run_id)
+    if record is None:
+        return
+    if args.json:
+        print(json.dumps(record.model_dump(mode="json") | {"verdict": record.verdict}))
+    else:
+        print(describe_run(record))
+
+
+def _schema(args: argparse.Namespace) -> int:  # noqa: ARG001
+    from sft_core.config import config_schema
+
+    print(json.dumps(config_schema(), indent=2))
+    return 0
+
+
+def _init(args: argparse.Namespace) -> int:
+    from flows.starter import starter_config
+
+    if args.path.exists():
+        raise ConfigError(f"{args.path}: exists and was left alone. Name another file.")
+    try:
+        args.path.write_text(starter_config(), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{args.path}: cannot be written: {error.strerror}.") from error
+    print(json.dumps({"written": str(args.path)}) if args.json else f"wrote {args.path}")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from flows.doctor import examine
+
+    findings = examine(_load(args))
+    if args.json:
+        print(json.dumps([finding._asdict() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}")
+    return 0 if all(finding.ok for finding in findings) else ConfigError.exit_code
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from sft_core.lineage.verification import verify
+
+    lines = []
+    for line in verify(None if args.all else args.run, args.public_key):
+        lines.append(line)
+        if not args.json:
+            print(f"ok  {line}")
+    if args.json:
+        print(json.dumps({"verified": lines}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""Settings that must stand before Prefect, MLflow, torch or Great Expectations are imported.
+
+Whatever the user set stays. Nothing calls home: the telemetry of every library is off.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sft_core.store import home
+
+
+def configure_environment() -> None:
+    """Put Prefect's home under ours, silence telemetry, and keep idle threads from spinning."""
+    defaults = {
+        "PREFECT_HOME": str(home() / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_LOGGING_EXTRA_LOGGERS": "tunetrail",
+        "DO_NOT_TRACK": "1",
+        "GX_ANALYTICS_ENABLED": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        # With the default, waiting threads spin and starve their neighbours.
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

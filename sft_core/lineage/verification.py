@@ -1,0 +1,126 @@
+"""Recomputes a run's record from the stored evidence and names the first thing that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from sft_core.base_model import check_base
+from sft_core.card import render_card
+from sft_core.errors import IntegrityError
+from sft_core.lineage.chain import Entry, public_key, read_chain
+from sft_core.lineage.ledger import build_ledger, read_table
+from sft_core.records import sha256_json
+from sft_core.reports import FileRef, ModelRef, RunRecord
+from sft_core.store import check, home
+
+_RUN = "urn:tunetrail:run:v1"
+
+
+def verify(run_id: str | None = None, key: Path | None = None) -> Iterator[str]:
+    """Check the whole chain, then one run or all runs; yields a line for each check that held.
+
+    Raises:
+        IntegrityError: the first difference: place, expected, found.
+    """
+    chain = read_chain(public_key(key))
+    yield f"chain: {len(chain)} statements signed and in order"
+    runs = [e for e in chain if e.statement["predicateType"] == _RUN]
+    if run_id is not None:
+        runs = [e for e in runs if e.predicate["run_id"] == run_id]
+    if not runs:
+        raise IntegrityError(f"chain: no sealed run {run_id or ''}".rstrip() + " is in it.")
+    for entry in runs:
+        yield from _verify_run(entry, chain)
+
+
+def _verify_run(entry: Entry, chain: list[Entry]) -> Iterator[str]:
+    predicate = entry.predicate
+    name = f"run {predicate['run_id']}"
+    for item in predicate["evidence"]:
+        check(FileRef.model_validate(item))
+    yield f"{name}: {len(predicate['evidence'])} pieces of evidence have their digests"
+    record = _record(predicate)
+    _expect(name, "config digest", predicate["config_sha256"], sha256_json(record.config))
+    _expect(name, "policy digest", predicate["policy_sha256"], sha256_json(record.config["policy"]))
+    _expect(name, "verdict", predicate["verdict"], record.verdict)
+    _expect(name, "outcome", predicate["outcome"], record.outcome)
+    gates = [
+        {"stage": s, "verdict": g.verdict} | g.model_dump(mode="json") for s, g in record.gates
+    ]
+    _expect(name, "gates", predicate["gates"], gates)
+    yield f"{name}: {len(gates)} gates judged again, verdict {record.verdict}"
+    yield from _check_plan(name, record, chain)
+    yield from _check_ledger(name, record)
+    yield from _check_card(name, record)
+    yield from _check_base(name, predicate["base"])
+
+
+def _record(predicate: dict[str, Any]) -> RunRecord:
+    path = home() / "store" / f"{predicate['record']}.json"
+    try:
+        return RunRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise IntegrityError(f"store/{path.name}: not a readable run record.") from error
+
+
+def _expect(name: str, what: str, expected: Any, found: Any) -> None:
+    if expected != found:
+        raise IntegrityError(f"{name}: {what} is {found!r}, expected {expected!r}.")
+
+
+def _check_plan(name: str, record: RunRecord, chain: list[Entry]) -> Iterator[str]:
+    """The limits of the run are those that were signed before training."""
+    if record.report("plan") is None:
+        return
+    kind = "urn:tunetrail:plan:v1"
+    plans = [
+        entry.predicate
+        for entry in chain
+        if entry.statement["predicateType"] == kind and entry.predicate["run_id"] == record.run_id
+    ]
+    if not plans:
+        raise IntegrityError(f"{name}: no plan of it was signed before training.")
+    _expect(name, "policy sealed before training", plans[0]["policy"], record.config["policy"])
+    yield f"{name}: judged by the limits that were sealed before training"
+
+
+def _check_ledger(name: str, record: RunRecord) -> Iterator[str]:
+    report = record.report("account")
+    if report is None:
+        return
+    sealed = read_table(report.files["ledger"])
+    joined = build_ledger(r for r in record.reports if r.stage != "account").to_pylist()
+    for expected, found in zip(sealed, joined, strict=False):
+        _expect(name, f"ledger line of row {expected['row']}", expected, found)
+    _expect(name, "number of ledger lines", len(sealed), len(joined))
+    yield f"{name}: {len(sealed):,} ledger lines follow from the stages' decisions"
+
+
+def _check_card(name: str, record: RunRecord) -> Iterator[str]:
+    report = record.report("model_card")
+    if report is None:
+        return
+    before = tuple(record.reports[: record.reports.index(report)])
+    again = render_card(record.model_copy(update={"reports": before})).splitlines()
+    path = home() / "runs" / record.run_id / "README.md"
+    card = path.read_text(encoding="utf-8").splitlines()
+    for number, (expected, found) in enumerate(zip(again, card, strict=False), start=1):
+        _expect(name, f"card line {number}", expected, found)
+    _expect(name, "number of card lines", len(again), len(card))
+    yield f"{name}: every number on the card follows from the sealed reports"
+
+
+def _check_base(name: str, base: dict[str, Any] | None) -> Iterator[str]:
+    """The base lies outside the home; where it is at hand it is checked, else that is said."""
+    if base is None:
+        return
+    ref = ModelRef.model_validate(base)
+    if not Path(ref.path).is_dir():
+        yield f"{name}: base model {ref.path} is not here, NOT CHECKED"
+        return
+    check_base(ref)
+    yield f"{name}: base model has its digest"

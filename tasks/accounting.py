@@ -1,0 +1,24 @@
+"""The ledger of the run: what became of every source row, in every end of the run."""
+
+from __future__ import annotations
+
+from sft_core.lineage.ledger import build_ledger, check_conservation, count_fates, put_table
+from sft_core.reports import RunRecord, StageReport, Table
+from tasks.stage import stage
+
+
+@stage("account", cached=False)
+def account(record: RunRecord) -> StageReport:
+    """Joins the decisions of all stages, and checks that rows in = rows out + rows dropped."""
+    ledger = build_ledger(record.reports)
+    split, clean = record.report("split"), record.report("decontaminate")
+    if split and clean:
+        sizes = {name: ref.num_rows for name, ref in split.datasets.items()}
+        check_conservation(ledger, sizes | {"train": clean.data.num_rows})
+    fates = count_fates(ledger)
+    return StageReport(
+        stage="account",
+        metrics={"num_rows_in": ledger.num_rows},
+        tables={"fates": Table(columns=("fate", "rows"), rows=tuple(fates.items()))},
+        files={"ledger": put_table(ledger)},
+    )

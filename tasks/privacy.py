@@ -1,0 +1,54 @@
+"""Stage 3: identifiers and secrets are redacted, or take the row or the run out."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from data_checks.identifiers import KINDS
+from data_checks.identifiers import protect as protect_record
+from sft_core.config import PrivacyConfig
+from sft_core.records import Record
+from sft_core.reports import DatasetRef, StageReport, Table
+from sft_core.store import read_records
+from tasks.sieve import sieve
+from tasks.stage import at_most, stage
+
+
+@stage(
+    "protect",
+    gates=(
+        at_most("num_forbidden_rows", "max_forbidden_rows"),
+        at_most("dropped_rate", "max_identifier_drop_rate"),
+    ),
+)
+def protect(data: DatasetRef, config: PrivacyConfig) -> StageReport:
+    """Rows with placeholders for what was found; the ledger gets kinds and counts, never text."""
+    found: Counter[str] = Counter()
+    rows: Counter[str] = Counter()
+    decisions = []
+    num_forbidden = 0
+    for record in read_records(data):
+        protected = protect_record(record, config)
+        found.update(protected.counts)
+        rows.update(protected.counts.keys())
+        num_forbidden += bool(protected.failing)
+        if protected.decision is not None:
+            decisions.append(protected.decision)
+    redacted = {d.row for d in decisions if d.action == "redacted"}
+
+    def change(record: Record) -> Record:
+        return protect_record(record, config).record if record.row in redacted else record
+
+    table = tuple((kind, getattr(config, kind), found[kind], rows[kind]) for kind in KINDS)
+    return sieve(
+        "protect",
+        data,
+        decisions,
+        change,
+        metrics={
+            "num_redacted_rows": float(len(redacted)),
+            "num_forbidden_rows": float(num_forbidden),
+            **{f"num_{kind}": float(found[kind]) for kind in KINDS},
+        },
+        tables={"identifiers": Table(columns=("kind", "action", "found", "rows"), rows=table)},
+    )

@@ -1,0 +1,105 @@
+"""Stage 13, and the plan before stage 8: signed statements in the chain."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sft_core.config import PipelineConfig
+from sft_core.lineage.chain import append
+from sft_core.lineage.provenance import code_provenance, environment_provenance
+from sft_core.records import canonical_json, sha256_json
+from sft_core.reports import DatasetRef, FileRef, ModelRef, RunRecord, StageReport, Table
+from sft_core.store import home, locate, put_bytes, writing
+from tasks.stage import stage
+from tasks.tracking import Tracker
+
+
+@stage("plan", cached=False)
+def seal_plan(record: RunRecord, config: PipelineConfig, data: DatasetRef) -> StageReport:
+    """Signs every limit before training: what counts as a pass is fixed before the result."""
+    limits = config.policy.model_dump(mode="json")
+    statement = append(
+        "plan",
+        [("policy", config.policy.sha256), ("train", data.sha256)],
+        {"run_id": record.run_id, "config_sha256": config.sha256, "policy": limits},
+    )
+    rows = tuple(
+        (key, limit if limit is not None else "not judged") for key, limit in limits.items()
+    )
+    return StageReport(
+        stage="plan",
+        tables={"limits": Table(columns=("policy", "limit"), rows=rows)},
+        files={"statement": statement},
+    )
+
+
+@stage("seal", cached=False)
+def seal(record: RunRecord) -> StageReport:
+    """Signs the run, puts card and evidence where people look, and the statement into MLflow."""
+    config = _put_json(record.config)
+    documents = {
+        f"reports/{r.stage}.json": _put_json(r.model_dump(mode="json")) for r in record.reports
+    }
+    documents |= {"config.json": config, "run.json": _put_json(record.model_dump(mode="json"))}
+    refs = [*documents.values(), *(ref for r in record.reports for ref in r.refs())]
+    evidence = {ref.path: ref.sha256 for ref in refs if _is_ours(ref)}
+    folder = _publish(record, documents)
+    evidence |= folder
+    predicate: dict[str, Any] = {
+        "run_id": record.run_id,
+        "flow": record.flow,
+        "flow_run_id": record.flow_run_id,
+        "outcome": record.outcome,
+        "verdict": record.verdict,
+        "record": documents["run.json"].sha256,
+        "config_sha256": sha256_json(record.config),
+        "policy_sha256": sha256_json(record.config["policy"]),
+        "code": code_provenance(),
+        "environment": environment_provenance(),
+        "base": _base(record),
+        "gates": [
+            {"stage": stage_name, "verdict": gate.verdict} | gate.model_dump(mode="json")
+            for stage_name, gate in record.gates
+        ],
+        "evidence": [{"path": p, "sha256": d} for p, d in sorted(evidence.items())],
+    }
+    statement = append("run", [(p, d) for p, d in sorted(folder.items())], predicate)
+    Tracker().log_files(record.run_id, {"statement.json": locate(statement)}, "record")
+    return StageReport(stage="seal", files={"statement": statement})
+
+
+def _put_json(value: Any) -> FileRef:
+    return put_bytes(canonical_json(value), ".json")
+
+
+def _is_ours(ref: FileRef | DatasetRef | ModelRef) -> bool:
+    return locate(ref).is_relative_to(home())
+
+
+def _base(record: RunRecord) -> dict[str, Any] | None:
+    for report in record.reports:
+        for ref in report.models.values():
+            if not _is_ours(ref):
+                return ref.model_dump(mode="json")
+    return None
+
+
+def _publish(record: RunRecord, documents: dict[str, FileRef]) -> dict[str, str]:
+    """Copy what a person reads to `runs/<run id>/` and to MLflow; returns digests by path."""
+    named = {name: documents[name] for name in ("config.json", "run.json")}
+    for report in record.reports:
+        if report.stage == "model_card":
+            named |= {
+                f"{k}{locate(r).suffix}": r for k, r in {**report.files, **report.figures}.items()
+            }
+        if "ledger" in report.files:
+            named["ledger.parquet"] = report.files["ledger"]
+        if "validation" in report.files:
+            named["validation.html"] = report.files["validation"]
+    folder = home() / "runs" / record.run_id
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, ref in named.items():
+            (folder / name).write_bytes(locate(ref).read_bytes())
+    Tracker().log_files(record.run_id, {n: folder / n for n in named}, "record")
+    return {f"runs/{record.run_id}/{name}": ref.sha256 for name, ref in named.items()}

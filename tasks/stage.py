@@ -1,0 +1,337 @@
+"""What a stage is: a pure call with gates, cached by content, logged whether cached or not."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
+from prefect.runtime import flow_run
+from pydantic import BaseModel
+
+from sft_core.config import PipelineConfig, PolicyConfig, Section
+from sft_core.errors import GateError, IntegrityError, TuneTrailError
+from sft_core.records import sha256_json
+from sft_core.reports import Gate, RunRecord, StageReport
+from sft_core.store import check, sha256_file, sha256_tree
+from tasks.tracking import Tracker
+
+_log = logging.getLogger("tunetrail")
+
+_HOUSE = ("tasks", "data_checks", "sft_core")
+# What these hold is in the cache key by value, or has no part in a result.
+_CONTRACTS = (
+    "sft_core.config",
+    "sft_core.environment",
+    "sft_core.errors",
+    "sft_core.reports",
+    "tasks",
+    "tasks.stage",
+    "tasks.tracking",
+)
+_timings: ContextVar[dict[str, float]] = ContextVar("timings")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class GateRule:
+    """Holds a metric of the stage against a limit of the policy."""
+
+    metric: str
+    limit: str
+    direction: Literal["max", "min"]
+
+    def judge(self, report: StageReport, policy: PolicyConfig) -> Gate | None:
+        """The gate, or None where the policy sets no limit."""
+        limit = getattr(policy, self.limit)
+        if limit is None:
+            return None
+        return Gate(
+            metric=self.metric,
+            value=report.metrics.get(self.metric),
+            limit=limit,
+            direction=self.direction,
+            key=f"policy.{self.limit}",
+        )
+
+
+def at_most(metric: str, limit: str) -> GateRule:
+    """The metric must not be above `policy.<limit>`."""
+    return GateRule(metric, limit, "max")
+
+
+def at_least(metric: str, limit: str) -> GateRule:
+    """The metric must not be below `policy.<limit>`."""
+    return GateRule(metric, limit, "min")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A named pure call from frozen values to a report."""
+
+    name: str
+    body: Callable[..., StageReport]
+    gates: tuple[GateRule, ...]
+    cached: bool
+
+    def key(self, args: tuple[Any, ...]) -> str:
+        """Cache key: the inputs by content and the source of all code that does the work."""
+        inputs = [_content(arg) for arg in args]
+        return sha256_json([self.name, source_digest(self.body.__module__), inputs])
+
+    def judge(self, report: StageReport, policy: PolicyConfig) -> StageReport:
+        """The report with its gates: limits are not part of the cached work."""
+        gates = (rule.judge(report, policy) for rule in self.gates)
+        return report.model_copy(update={"gates": tuple(g for g in gates if g)})
+
+
+def stage(
+    name: str,
+    *,
+    gates: tuple[GateRule, ...] = (),
+    cached: bool = True,
+) -> Callable[[Callable[..., StageReport]], Stage]:
+    """Make a stage of a function.
+
+    `gates` hold its metrics against limits of the policy. `cached=False` is for stages with
+    effects outside the home's store.
+    """
+    return lambda body: Stage(name, body, gates, cached)
+
+
+def source_digest(module: str) -> str:
+    """SHA-256 over everything that the work of a module depends on.
+
+    That is its source and the source of all modules of the house that it imports, at the top or
+    inside a function, the data files that they name, and the versions of the libraries that they
+    import. Prefect's own TASK_SOURCE sees the function's body alone.
+    """
+    parts: dict[str, str] = {}
+    todo = [module]
+    while todo:
+        name = todo.pop()
+        top = name.split(".")[0]
+        if name in parts or name in _CONTRACTS:
+            continue
+        if top not in _HOUSE:
+            parts[top] = _version(top)
+            continue
+        path = _source(name)
+        if path is None:  # a function or class of a module that is listed itself
+            continue
+        source = path.read_bytes()
+        parts[name] = hashlib.sha256(source).hexdigest()
+        tree = ast.parse(source)
+        todo += _imports(tree)
+        texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
+        for file in _data_files(top):
+            if file.name in texts:
+                parts[f"{top}/{file.name}"] = sha256_file(file)
+    return sha256_json(sorted(parts.items()))
+
+
+@cache
+def _source(module: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+@cache
+def _data_files(package: str) -> tuple[Path, ...]:
+    root = Path(str(_source(package))).parent
+    return tuple(p for p in sorted(root.rglob("*.*")) if p.suffix not in (".py", ".pyc"))
+
+
+@cache
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _imports(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def _content(value: Any) -> Any:
+    """A value as its content: config sections with the digests of the files that they name."""
+    if isinstance(value, Section):
+        return [value.model_dump(mode="json"), [_file_content(*f) for f in value.input_files()]]
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: _content(item) for key, item in value.items()}
+    return value
+
+
+def _file_content(name: str, revision: str | None) -> str:
+    path = Path(name)
+    if path.is_dir():
+        return sha256_tree(path)
+    if path.is_file():
+        return sha256_file(path)
+    pinned = revision is not None and _COMMIT.fullmatch(revision)
+    # A branch of a hub id can change at any time, so what it named is never reused.
+    return f"{name}@{revision if pinned else uuid.uuid4()}"
+
+
+def note_timings(timings: Mapping[str, float]) -> None:
+    """Tell the runner durations and rates: facts of this run, which no report may hold."""
+    _timings.get({}).update(timings)
+
+
+class StageRunner:
+    """Runs stages in one MLflow parent run: measure, log, then judge."""
+
+    def __init__(self, config: PipelineConfig, flow: str) -> None:
+        self.config = config
+        self.flow = flow
+        self.tracker = Tracker()
+        self.reports: list[StageReport] = []
+        self.cached: list[str] = []
+        self.problem: BaseException | None = None
+
+    def __enter__(self) -> StageRunner:
+        self.run_id = self.tracker.open(
+            self.flow, self.config, str(flow_run.id or ""), str(flow_run.name or self.flow)
+        )
+        return self
+
+    @contextmanager
+    def stages(self) -> Iterator[None]:
+        """Hold back what ends the run early until card and record are written."""
+        try:
+            yield
+        except BaseException as error:  # noqa: BLE001  (raised again in __exit__)
+            self.problem = error
+
+    def __call__(self, stage: Stage, *args: Any) -> StageReport:
+        """Run one stage, from cache where nothing that it depends on has changed.
+
+        Raises:
+            GateError: a gate failed or was not measured; the report is logged by then.
+        """
+        _log.info("%s: started", stage.name)
+        with self.tracker.child(self.run_id, stage.name) as child:
+            timings: dict[str, float] = {}
+            _timings.set(timings)
+            started = time.monotonic()
+            report, cached = self._call(stage, args)
+            timings["stage_seconds"] = time.monotonic() - started
+            report = stage.judge(report, self.config.policy)
+            self.reports.append(report)
+            if cached:
+                self.cached.append(stage.name)
+            self.tracker.log_report(self.run_id, child, report, cached)
+            self.tracker.log_timings(child, timings)
+            _log.info("%s: %s%s", stage.name, summary_line(report), " (cached)" if cached else "")
+            failed = [gate for gate in report.gates if gate.verdict != "pass"]
+            if failed:
+                raise GateError("\n".join(explain(report, gate) for gate in failed))
+        return report
+
+    def _call(self, stage: Stage, args: tuple[Any, ...]) -> tuple[StageReport, bool]:
+        if self.problem is not None:
+            # The run is ending, perhaps by a signal that took the embedded server along.
+            return stage.body(*args), False
+        key = stage.key(args) if stage.cached else None
+        report, cached = self._prefect_call(stage, args, key, refresh=False)
+        try:
+            for ref in report.refs() if cached else ():
+                check(ref)
+        except IntegrityError as error:
+            _log.warning("%s: cached result is unusable, running again: %s", stage.name, error)
+            report, cached = self._prefect_call(stage, args, key, refresh=True)
+        return report, cached
+
+    def _prefect_call(
+        self, stage: Stage, args: tuple[Any, ...], key: str | None, *, refresh: bool
+    ) -> tuple[StageReport, bool]:
+        def body() -> dict[str, Any]:
+            return stage.body(*args).model_dump(mode="json")
+
+        run = task(
+            name=stage.name,
+            task_run_name=stage.name,
+            cache_policy=CacheKeyFnPolicy(cache_key_fn=lambda *_: key) if key else NO_CACHE,
+            persist_result=key is not None,
+            result_serializer="json",
+            refresh_cache=refresh,
+        )(body)
+        state = run(return_state=True)
+        report = StageReport.model_validate(state.result(raise_on_failure=True))
+        return report, state.name == "Cached"
+
+    def record(self) -> RunRecord:
+        """The run so far, as the closing stages see it."""
+        return RunRecord(
+            run_id=self.run_id,
+            flow=self.flow,
+            flow_run_id=str(flow_run.id or ""),
+            config=self.config.model_dump(mode="json"),
+            outcome=_outcome(self.problem),
+            problem=str(self.problem) if isinstance(self.problem, TuneTrailError) else "",
+            reports=tuple(self.reports),
+        )
+
+    def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
+        problem = error or self.problem
+        tags = {"verdict": self.record().verdict, "cached_stages": " ".join(self.cached)}
+        self.tracker.close(self.run_id, _outcome(problem), tags)
+        if isinstance(problem, TuneTrailError):
+            problem.run_id = self.run_id
+        if error is None and self.problem is not None:
+            raise self.problem
+
+
+def _outcome(problem: BaseException | None) -> Literal["completed", "failed", "interrupted"]:
+    if problem is None:
+        return "completed"
+    return "failed" if isinstance(problem, Exception) else "interrupted"
+
+
+def summary_line(report: StageReport) -> str:
+    """Counts and verdicts of a stage on one line."""
+    rows_in, rows_out = (report.metrics.get(f"num_rows_{end}") for end in ("in", "out"))
+    parts = [] if rows_in is None else [f"{rows_in:,.0f} rows in, {rows_out or 0:,.0f} out"]
+    parts += [f"{gate.metric} {gate.verdict}" for gate in report.gates]
+    return "; ".join(parts) or "done"
+
+
+def explain(report: StageReport, gate: Gate) -> str:
+    """Why a gate did not pass, and what to do."""
+    rule = "limit" if gate.direction == "max" else "at least"
+    if gate.value is None:
+        reason = report.not_measured.get(gate.metric, "the stage has no figure for it")
+        return (
+            f"{report.stage}: {gate.metric} was not measured ({reason}); {rule} {gate.limit:g}. "
+            f"Give it what it needs, or empty {gate.key}."
+        )
+    change = "raise" if gate.direction == "max" else "lower"
+    return (
+        f"{report.stage}: {gate.metric} is {gate.value:.4g}, {rule} {gate.limit:g}. "
+        f"Look at the stage's report, mend the cause, or {change} {gate.key}."
+    )

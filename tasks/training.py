@@ -1,0 +1,44 @@
+"""Stage 9: LoRA fine-tuning with TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from sft_core.config import ModelConfig, TrainingConfig
+from sft_core.figures import curve
+from sft_core.reports import StageReport
+from sft_core.store import locate, put_bytes, put_tree
+from tasks.stage import note_timings, stage
+
+
+@stage("train")
+def train(
+    tokens: StageReport, model: ModelConfig, config: TrainingConfig, seed: int
+) -> StageReport:
+    """An adapter for the base that the tokens were made for."""
+    from sft_core.base_model import check_base
+    from sft_core.training import train_adapter
+
+    base = tokens.models["base"]
+    with tempfile.TemporaryDirectory() as temporary:
+        trained = train_adapter(
+            check_base(base),
+            locate(tokens.private["train"]),
+            locate(tokens.private["validation"]),
+            config,
+            model,
+            chat_template=locate(tokens.files["chat_template"]).read_text(encoding="utf-8"),
+            seed=seed,
+            output=Path(temporary),
+        )
+        adapter = put_tree(trained.adapter, base=base.sha256)
+    note_timings(trained.timings)
+    losses = {name: trained.series.get(name, ()) for name in ("loss", "eval_loss")}
+    return StageReport(
+        stage="train",
+        metrics=trained.metrics,
+        series=trained.series,
+        figures={"loss": put_bytes(curve(losses, x="step", y="loss, nats a token"), ".png")},
+        models={"base": base, "adapter": adapter},
+    )
