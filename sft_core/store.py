@@ -139,10 +139,14 @@ def put_tree(folder: Path, base: str | None = None) -> ModelRef:
     return ModelRef(path=f"store/{sha256}.dir", sha256=sha256, base=base)
 
 
+def is_stored(ref: Ref) -> bool:
+    """Whether the content lies under the home; a base model stays where it is."""
+    return ref.path.startswith(("store/", "quarantine/", "chain/", "runs/"))
+
+
 def locate(ref: Ref) -> Path:
-    """Where the content lies: under the home, but for a base model, which stays where it is."""
-    inside = ref.path.startswith(("store/", "quarantine/", "chain/", "runs/"))
-    return home() / ref.path if inside else Path(ref.path)
+    """Where the content lies."""
+    return home() / ref.path if is_stored(ref) else Path(ref.path)
 
 
 def read_records(ref: DatasetRef) -> Iterator[Record]:

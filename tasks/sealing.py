@@ -8,8 +8,8 @@ from sft_core.config import PipelineConfig
 from sft_core.lineage.chain import append
 from sft_core.lineage.provenance import code_provenance, environment_provenance
 from sft_core.records import canonical_json, sha256_json
-from sft_core.reports import DatasetRef, FileRef, ModelRef, RunRecord, StageReport, Table
-from sft_core.store import home, locate, put_bytes, writing
+from sft_core.reports import DatasetRef, FileRef, RunRecord, StageReport, Table
+from sft_core.store import home, is_stored, locate, put_bytes, writing
 from tasks.stage import stage
 from tasks.tracking import Tracker
 
@@ -42,7 +42,7 @@ def seal(record: RunRecord) -> StageReport:
     }
     documents |= {"config.json": config, "run.json": _put_json(record.model_dump(mode="json"))}
     refs = [*documents.values(), *(ref for r in record.reports for ref in r.refs())]
-    evidence = {ref.path: ref.sha256 for ref in refs if _is_ours(ref)}
+    evidence = {ref.path: ref.sha256 for ref in refs if is_stored(ref)}
     folder = _publish(record, documents)
     evidence |= folder
     predicate: dict[str, Any] = {
@@ -72,14 +72,10 @@ def _put_json(value: Any) -> FileRef:
     return put_bytes(canonical_json(value), ".json")
 
 
-def _is_ours(ref: FileRef | DatasetRef | ModelRef) -> bool:
-    return locate(ref).is_relative_to(home())
-
-
 def _base(record: RunRecord) -> dict[str, Any] | None:
     for report in record.reports:
         for ref in report.models.values():
-            if not _is_ours(ref):
+            if not is_stored(ref):
                 return ref.model_dump(mode="json")
     return None
 

@@ -27,7 +27,7 @@ from sft_core.config import PipelineConfig, PolicyConfig, Section
 from sft_core.errors import GateError, IntegrityError, TuneTrailError
 from sft_core.records import sha256_json
 from sft_core.reports import Gate, RunRecord, StageReport
-from sft_core.store import check, sha256_file, sha256_tree
+from sft_core.store import check, is_stored, sha256_file, sha256_tree
 from tasks.tracking import Tracker
 
 _log = logging.getLogger("tunetrail")
@@ -260,7 +260,7 @@ class StageRunner:
         key = stage.key(args) if stage.cached else None
         report, cached = self._prefect_call(stage, args, key, refresh=False)
         try:
-            for ref in report.refs() if cached else ():
+            for ref in filter(is_stored, report.refs() if cached else ()):
                 check(ref)
         except IntegrityError as error:
             _log.warning("%s: cached result is unusable, running again: %s", stage.name, error)

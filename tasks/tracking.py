@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import (
@@ -56,7 +55,8 @@ class Tracker:
         with writing(home()):
             home().mkdir(parents=True, exist_ok=True, mode=0o700)
             with FileLock(home() / "mlflow.lock"):
-                mlflow.set_tracking_uri(self.uri)  # the registry resolves models:/ by it
+                # Else MLflow makes a folder mlruns in the working directory.
+                os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = _artifact_root()
                 self.client = MlflowClient(self.uri)
                 self.client.search_experiments(max_results=1)
 
@@ -89,7 +89,7 @@ class Tracker:
                 return experiment_id
             location = None
             if not os.environ.get("MLFLOW_TRACKING_URI"):
-                location = (home() / "mlartifacts" / name).as_uri()
+                location = f"{_artifact_root()}/{name}"
             created: str = self.client.create_experiment(name, artifact_location=location)
             return created
 
@@ -177,7 +177,7 @@ class Tracker:
                 raise
         version = self.client.create_model_version(
             name,
-            source=f"models:/{model.model_id}",
+            source=model.artifact_location,
             run_id=record.run_id,
             model_id=model.model_id,
             tags=dict(tags),
@@ -185,6 +185,10 @@ class Tracker:
         if alias:
             self.client.set_registered_model_alias(name, alias, version.version)
         return str(version.version)
+
+
+def _artifact_root() -> str:
+    return (home() / "mlartifacts").as_uri()
 
 
 def _dataset_input(stage: str, key: str, ref: DatasetRef) -> DatasetInput:
