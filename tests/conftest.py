@@ -1,5 +1,6 @@
 """Every test works in homes of its own; one embedded Prefect server serves the whole session."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 # Before Prefect is imported: it reads its home once.
 os.environ["TUNETRAIL_HOME"] = tempfile.mkdtemp(prefix="tunetrail-tests-")
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+
+from sft_core.environment import configure_environment
+
+configure_environment()
 
 import pytest
 
@@ -37,3 +42,61 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip(f"real data is not here: {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def truth():
+    """What the generator planted in the demo data, by kind, as 1-based source lines."""
+    return json.loads((ROOT / "examples/triage/data/truth.json").read_text())
+
+
+@pytest.fixture
+def quick_config(tmp_path):
+    """The whole pipeline on a few hundred rows and a few steps: for plumbing, not for quality."""
+    from sft_core.config import parse_config
+
+    rows = (ROOT / "examples/triage/data/referrals.jsonl").read_text().splitlines(keepends=True)
+    data = tmp_path / "rows.jsonl"
+    data.write_text("".join(rows[:300]))
+    return parse_config(
+        {
+            "name": "quick",
+            "ingest": {"sources": [{"path": str(data), "subgroups": ["sex"]}]},
+            "model": {"model_name_or_path": str(ROOT / "examples/triage/base")},
+            "training": {"max_steps": 4, "logging_steps": 1},
+            "evaluation": {"max_items": 16, "max_new_tokens": 8, "num_resamples": 100},
+            "policy": {"min_test_rows": 5, "max_label_disparity": None, "max_subgroup_gap": None},
+        },
+        "quick",
+    )
+
+
+def change(config, **sections):
+    """A config with other values: `change(config, policy={"min_rows": 5})`."""
+    from sft_core.config import PipelineConfig
+
+    values = config.model_dump(mode="json")
+    for section, fields in sections.items():
+        values[section] |= fields
+    return PipelineConfig.model_validate(values)
+
+
+def tracking(home):
+    """An MLflow client on a home's database."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(f"sqlite:///{home}/mlflow.db")
+
+
+def children(home, run_id):
+    """Child runs of a run by stage."""
+    client = tracking(home)
+    experiment = client.get_run(run_id).info.experiment_id
+    found = client.search_runs([experiment], f"tags.`mlflow.parentRunId` = '{run_id}'")
+    return {run.data.tags["tunetrail.stage"]: run for run in found}
+
+
+def cached_stages(home, run_id):
+    """Stages of a run that came from the cache."""
+    runs = children(home, run_id).items()
+    return {stage for stage, run in runs if run.data.tags["tunetrail.cached"] == "true"}

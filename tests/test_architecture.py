@@ -42,7 +42,9 @@ def test_imports_run_one_way(path):
         if top in ROOMS:
             assert top in MAY_IMPORT[room], f"{room} must not import {module}"
         if room == "data_checks" and top == "sft_core":
-            assert rest[:1] in [[name] for name in CONTRACTS], f"data_checks takes {module}, not a contract"
+            assert rest[:1] in [[name] for name in CONTRACTS], (
+                f"data_checks takes {module}, not a contract"
+            )
         if room in ("data_checks", "sft_core"):
             assert top not in ("prefect", "mlflow"), f"{room} must not know {top}"
         if room == "data_checks":

@@ -1,0 +1,191 @@
+"""From messages to token ids with a loss mask, the same way for training and for inference.
+
+A conversation is rendered by the chat template as text, which is cut where each answer begins, and
+each piece is tokenised by itself. The ids before an answer are therefore, by construction, the ids
+that the model is prompted with. Loss is on the assistant's turns alone, each
+up to and with the token that ends it, so that the model learns to stop. What a template writes
+after that token (most write a newline) is context for the next turn and never trained; after the
+last answer it is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING
+
+from sft_core.config import TokenizationConfig
+from sft_core.conversation import TEMPLATE_KEY, read_template, split_turns
+from sft_core.errors import ConfigError, DataError
+from sft_core.records import Message, Record
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""Label of a token without loss, as in PyTorch."""
+_BATCH_ROWS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A row ready for training; `labels` holds the id of a trained token and -100 elsewhere."""
+
+    input_ids: list[int]
+    labels: list[int]
+    num_cut: int
+    """Tokens cut from the end because the row was too long."""
+
+    @property
+    def num_trained(self) -> int:
+        """Tokens with loss; the first token of a row has nothing before it and never counts."""
+        return sum(label != IGNORED for label in self.labels[1:])
+
+
+def chat_template(tokenizer: PreTrainedTokenizerBase, config: TokenizationConfig) -> str:
+    """The template in the config, else the model's own, else the bundled plain-text one.
+
+    Raises:
+        ConfigError: the file cannot be read, or the template fails on a first conversation.
+    """
+    template = read_template(tokenizer, config.chat_template)
+    end_of_turn_id(tokenizer, template)
+    return template
+
+
+def end_of_turn_id(tokenizer: PreTrainedTokenizerBase, template: str) -> int:
+    """The token that ends an assistant's turn: generation must stop at it.
+
+    In many chat models it is not the tokenizer's end-of-text token.
+    """
+    messages = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Yes."}]
+    return encode(messages, tokenizer, template, 1 << 30).input_ids[-1]
+
+
+def resolve_max_length(config: TokenizationConfig, context: int | None) -> int:
+    """Longest example in tokens: as configured, else the model's context.
+
+    Raises:
+        ConfigError: more is asked for than the model's context, or neither is known.
+    """
+    if config.max_length is None and context is None:
+        raise ConfigError(
+            "tokenization.max_length: the model does not state its context. Set a length in tokens."
+        )
+    if config.max_length is not None and context is not None and config.max_length > context:
+        raise ConfigError(
+            f"tokenization.max_length is {config.max_length:,} tokens, the model's context is "
+            f"{context:,}. Lower it, or leave it empty to use the whole context."
+        )
+    return config.max_length or context or 0
+
+
+def encode(
+    messages: list[Message], tokenizer: PreTrainedTokenizerBase, template: str, max_length: int
+) -> Example:
+    """One conversation, cut at the end to `max_length` tokens.
+
+    The cut can leave no trained token: `tokenize_records` refuses such a row.
+
+    Raises:
+        ConfigError: the template does not suit training; the message says why.
+    """
+    texts = _texts(split_turns(messages, tokenizer, template))
+    return _assemble(_ids(texts, tokenizer), _special_ids(tokenizer), max_length)
+
+
+def prompt_ids(
+    messages: list[Message], tokenizer: PreTrainedTokenizerBase, template: str
+) -> list[int]:
+    """Token ids that ask for the next answer: those that stand before it in training.
+
+    Raises:
+        ConfigError: as `encode`.
+    """
+    first, *rest = _texts(split_turns(messages, tokenizer, template, ask=True))
+    return [token for ids in _ids([first, *rest[1::2]], tokenizer) for token in ids]
+
+
+def tokenize_records(
+    records: Iterable[Record],
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    max_length: int,
+) -> Iterator[tuple[int, Example]]:
+    """Row number and example of each record, in order, in memory for a thousand rows.
+
+    Raises:
+        DataError: after the last record, if rows have no trained token; names them without text.
+        ConfigError: as `encode`.
+    """
+    special = _special_ids(tokenizer)
+    empty: list[str] = []
+    num_empty = 0
+    rows = iter(records)
+    while batch := list(islice(rows, _BATCH_ROWS)):
+        texts = [_texts(split_turns(r.messages, tokenizer, template)) for r in batch]
+        ids = iter(_ids([text for row in texts for text in row], tokenizer))
+        for record, row in zip(batch, texts, strict=True):
+            example = _assemble([next(ids) for _ in row], special, max_length)
+            if example.num_trained == 0:
+                num_empty += 1
+                if len(empty) < 10:
+                    empty.append(f"row {record.row} ({record.row_id[:12]})")
+                continue
+            yield record.row, example
+    if num_empty:
+        more = f" and {num_empty - len(empty):,} more" if num_empty > len(empty) else ""
+        raise DataError(
+            f"tokenize: {num_empty:,} rows have no trained token within {max_length:,} tokens: "
+            f"{', '.join(empty)}{more}. Their prompts fill the length or they hold no answer: "
+            "raise tokenization.max_length, shorten the prompts, or take the rows out."
+        )
+
+
+def _texts(pairs: list[tuple[str, str]]) -> list[str]:
+    """What to tokenise: the first prompt, then each answer, alone and with the prompt after it.
+
+    Alone says how many tokens the answer has; together the two give the very ids that the
+    tokenizer gives to the whole text, because a special token stands between them. Nothing follows
+    the last answer, so its second text is empty.
+    """
+    if not pairs:
+        return [""]
+    texts = [pairs[0][0]]
+    for (_, answer), (prompt, _) in pairwise([*pairs, ("", "")]):
+        texts += [answer, answer + prompt if prompt else ""]
+    return texts
+
+
+def _ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Ids of each text by itself; the template, not the tokenizer, writes the start token."""
+    ids: list[list[int]] = tokenizer(
+        texts, add_special_tokens=False, return_attention_mask=False, verbose=False
+    )["input_ids"]
+    return [row if text else [] for text, row in zip(texts, ids, strict=True)]
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return added | set(tokenizer.all_special_ids)
+
+
+def _assemble(ids: list[list[int]], special: set[int], max_length: int) -> Example:
+    """Join the ids of `_texts`; an answer ends with its last special token."""
+    input_ids = list(ids[0])
+    labels = [IGNORED] * len(input_ids)
+    end = 0
+    for answer, with_prompt in zip(ids[1::2], ids[2::2], strict=True):
+        stop = max((i + 1 for i, token in enumerate(answer) if token in special), default=0)
+        if stop == 0:
+            raise ConfigError(
+                f"{TEMPLATE_KEY}: the template ends an answer without a special token, so the "
+                "model would never learn to stop. Write {{ eos_token }} after each answer."
+            )
+        end = len(input_ids) + stop
+        piece = with_prompt or answer
+        input_ids += piece
+        labels += piece[:stop] + [IGNORED] * (len(piece) - stop)
+    kept = min(end, max_length)
+    return Example(input_ids[:kept], labels[:kept], end - kept)

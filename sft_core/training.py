@@ -1,0 +1,272 @@
+"""LoRA fine-tuning: `trl.SFTTrainer` over tokens that are masked already, and a clean adapter.
+
+What was masked on disk is what trains: the trainer's own preparation, which cuts and drops rows, is
+skipped. TRL and PEFT are imported when training starts, because that takes seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sft_core.base_model import load_base, load_tokenizer
+from sft_core.config import ModelConfig, TrainingConfig
+from sft_core.errors import ConfigError, DataError, ModelError, TuneTrailError
+from sft_core.token_file import load_tokens
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+    from trl import SFTTrainer
+
+Series = tuple[tuple[int, float], ...]
+_CURVES = ("loss", "learning_rate", "grad_norm", "eval_loss")
+
+
+@dataclass(frozen=True)
+class Training:
+    """What training made and measured.
+
+    `metrics` and `series` follow from the inputs alone and repeat; `timings` do not, and stay out
+    of reports.
+    """
+
+    adapter: Path
+    """Folder with adapter_model.safetensors, adapter_config.json, tokenizer and chat template."""
+    metrics: dict[str, float]
+    series: dict[str, Series]
+    """Curves by step: loss, learning_rate, grad_norm, and eval_loss from step 0 on."""
+    timings: dict[str, float]
+    """train_seconds and eval_seconds, and real (unpadded) tokens_per_second of training."""
+
+
+def train_adapter(
+    base_folder: Path,
+    train_tokens: Path,
+    validation_tokens: Path | None,
+    config: TrainingConfig,
+    model_config: ModelConfig,
+    *,
+    chat_template: str,
+    seed: int,
+    output: Path,
+    on_progress: Callable[[dict[str, float]], None] | None = None,
+) -> Training:
+    """Fit a LoRA adapter to the labels of `train_tokens`; both token files are `save_tokens`'.
+
+    The held-out loss is taken before the first step and after each epoch. On a CPU in float32 the
+    same inputs give the same bytes. `on_progress` gets step, max_steps, epoch and whatever was
+    logged at that step. Everything written lies in `output`.
+
+    Raises:
+        ConfigError: PEFT or TRL refuse a setting.
+        DataError: there is no row to train on.
+        TuneTrailError: the loss or a weight is no longer a finite number.
+    """
+    import huggingface_hub.constants
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # read once, at import
+    train_data = load_tokens(train_tokens, output / "train")
+    held_out = load_tokens(validation_tokens, output / "validation") if validation_tokens else None
+    if len(train_data) == 0:
+        raise DataError("train: there are 0 rows to train on. See the ledger for what took them.")
+    on_gpu = torch.cuda.is_available()
+    dtype = torch.bfloat16 if config.bf16 and on_gpu else torch.float32
+    model, tokenizer = load_base(base_folder, model_config, dtype)
+    tokenizer.chat_template = chat_template
+    try:
+        trainer = _trainer(
+            model=_with_adapter(model, config, model_config, seed),
+            args=_arguments(config, seed, output, evaluate=bool(held_out), on_gpu=on_gpu),
+            processing_class=tokenizer,
+            train_dataset=train_data,
+            eval_dataset=held_out or None,
+            data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
+            callbacks=[_watch(on_progress)],
+        )
+    except ValueError as error:
+        raise ConfigError(f"training: {error}") from error
+    result = trainer.train()
+    adapter = _save_adapter(trainer.model, tokenizer, output / "adapter")
+    trainable, total = trainer.model.get_nb_trainable_parameters()
+    state = trainer.state
+    eval_seconds = sum(entry.get("eval_runtime", 0.0) for entry in state.log_history)
+    train_seconds = max(result.metrics["train_runtime"] - eval_seconds, 1e-9)
+    return Training(
+        adapter=adapter,
+        metrics={
+            "num_steps": float(state.global_step),
+            "num_train_tokens": float(state.num_input_tokens_seen),
+            "train_loss": float(result.training_loss),
+            "total_flops": float(state.total_flos),
+            "num_trainable_parameters": float(trainable),
+            "trainable_rate": trainable / total,
+        },
+        series=_series(state.log_history),
+        timings={
+            "train_seconds": train_seconds,
+            "eval_seconds": eval_seconds,
+            "tokens_per_second": state.num_input_tokens_seen / train_seconds,
+        },
+    )
+
+
+def load_tuned(
+    base_folder: Path, adapter_folder: Path, model_config: ModelConfig
+) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """Base with its adapter, in evaluation mode, and the tokenizer with the template that trained.
+
+    `with model.disable_adapter():` gives the base model.
+
+    Raises:
+        ModelError: the adapter is missing, damaged, pickled, or made for another model.
+    """
+    from peft import PeftModel
+
+    if not (adapter_folder / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{adapter_folder.name}: holds no adapter_model.safetensors.")
+    model, _ = load_base(base_folder, model_config)
+    try:
+        tuned = PeftModel.from_pretrained(model, str(adapter_folder), local_files_only=True)
+    except Exception as error:  # safetensors and PEFT raise many kinds
+        raise ModelError(
+            f"{adapter_folder.name}: the adapter cannot be put on {model_config.model_name_or_path}"
+            f" ({type(error).__name__}). Train it again."
+        ) from error
+    return tuned.eval(), load_tokenizer(adapter_folder, model_config)
+
+
+def _with_adapter(
+    model: Any, config: TrainingConfig, model_config: ModelConfig, seed: int
+) -> PeftModel:
+    """The model with a fresh adapter, whose weights follow from the seed."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import set_seed
+
+    modules = config.lora.target_modules
+    set_seed(seed)
+    return get_peft_model(
+        model,
+        LoraConfig(
+            task_type="CAUSAL_LM",
+            base_model_name_or_path=model_config.model_name_or_path,
+            r=config.lora.r,
+            lora_alpha=config.lora.lora_alpha,
+            lora_dropout=config.lora.lora_dropout,
+            target_modules=modules if isinstance(modules, str) else list(modules),
+        ),
+    )
+
+
+def _arguments(
+    config: TrainingConfig, seed: int, output: Path, *, evaluate: bool, on_gpu: bool
+) -> Any:
+    """Everything that the trainer would else decide by itself is stated."""
+    from trl import SFTConfig
+
+    return SFTConfig(
+        output_dir=str(output / "checkpoints"),
+        num_train_epochs=config.num_train_epochs,
+        max_steps=config.max_steps,
+        per_device_train_batch_size=config.per_device_train_batch_size,
+        per_device_eval_batch_size=config.per_device_train_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_scheduler_type,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        logging_steps=config.logging_steps,
+        bf16=config.bf16,
+        activation_checkpointing=config.gradient_checkpointing,  # its new name
+        loss_type="nll",
+        packing=False,
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        # Rows of like length share a batch: on text of mixed length less than half is padding.
+        train_sampling_strategy="group_by_length",
+        eval_strategy="epoch" if evaluate else "no",
+        eval_on_start=evaluate,
+        save_strategy="no",
+        report_to="none",
+        logging_nan_inf_filter=False,
+        include_num_input_tokens_seen="non_padding",
+        disable_tqdm=not sys.stderr.isatty(),
+        dataloader_pin_memory=on_gpu,
+        use_cpu=not on_gpu,
+        seed=seed,
+        data_seed=seed,
+    )
+
+
+def _trainer(**parts: Any) -> SFTTrainer:
+    from transformers import PrinterCallback
+    from trl import SFTTrainer
+
+    trainer = SFTTrainer(**parts)
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _watch(on_progress: Callable[[dict[str, float]], None] | None) -> TrainerCallback:
+    """Ends a run that diverged, and tells how far it is."""
+    from transformers import TrainerCallback
+
+    class Watch(TrainerCallback):
+        def on_log(self, _args: Any, state: Any, _control: Any, **kwargs: Any) -> None:
+            logs = kwargs["logs"]
+            for name in _CURVES:
+                if not math.isfinite(logs.get(name, 0.0)):
+                    raise TuneTrailError(
+                        f"train: {name} is {logs[name]} at step {state.global_step} of "
+                        f"{state.max_steps}. Lower training.learning_rate or "
+                        "training.max_grad_norm, or set training.bf16: false."
+                    )
+            if on_progress is not None:
+                numbers = {k: float(v) for k, v in logs.items() if isinstance(v, int | float)}
+                place = {"step": float(state.global_step), "max_steps": float(state.max_steps)}
+                on_progress(place | numbers)
+
+    return Watch()
+
+
+def _series(log_history: list[dict[str, float]]) -> dict[str, Series]:
+    """Curves of what the trainer logged, by step; one without a point is left out."""
+    curves = {
+        name: tuple((int(e["step"]), float(e[name])) for e in log_history if name in e)
+        for name in _CURVES
+    }
+    return {name: points for name, points in curves.items() if points}
+
+
+def _save_adapter(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
+    """Weights, config, tokenizer and template: no card, no checkpoint, no pickle, no local path.
+
+    Raises:
+        TuneTrailError: a weight is not a finite number.
+    """
+    if not all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad):
+        raise TuneTrailError(
+            "train: the adapter holds weights that are not finite numbers. Lower "
+            "training.learning_rate or training.max_grad_norm."
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(str(folder), save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    settings = folder / "adapter_config.json"
+    values = json.loads(settings.read_text(encoding="utf-8"))
+    # PEFT writes its set of modules in an order that changes from process to process.
+    if isinstance(values["target_modules"], list):
+        values["target_modules"].sort()
+    settings.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    tokenizer.save_pretrained(str(folder))
+    return folder

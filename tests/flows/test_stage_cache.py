@@ -1,0 +1,138 @@
+"""The cache tells the truth: what changed is computed again, what did not is not, all is logged."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from sft_core.errors import GateError
+from sft_core.store import put_bytes
+from tasks.stage import source_digest
+from tests.conftest import ROOT, cached_stages, change, children
+
+pytestmark = pytest.mark.flow
+
+DATA_STAGES = {
+    "ingest",
+    "validate",
+    "protect",
+    "deduplicate",
+    "split",
+    "decontaminate",
+    "audit_bias",
+}
+
+
+@pytest.fixture
+def audit(prefect_server, home):
+    from flows.audit import audit
+
+    return audit
+
+
+def test_a_second_run_is_all_hits_and_logged_all_the_same(audit, home, quick_config):
+    first, second = audit(quick_config), audit(quick_config)
+    assert cached_stages(home, first) == set()
+    assert cached_stages(home, second) == DATA_STAGES
+    before, after = children(home, first), children(home, second)
+    for stage in DATA_STAGES:
+        metrics = {k: v for k, v in before[stage].data.metrics.items() if k != "stage_seconds"}
+        again = {k: v for k, v in after[stage].data.metrics.items() if k != "stage_seconds"}
+        assert metrics == again
+        digest = "tunetrail.report_sha256"
+        assert before[stage].data.tags[digest] == after[stage].data.tags[digest]
+
+
+def test_a_changed_row_recomputes_everything(audit, home, quick_config):
+    audit(quick_config)
+    source = quick_config.ingest.sources[0].path
+    with open(source) as file:
+        text = file.read()
+    with open(source, "w") as file:
+        file.write(text.replace("man aged", "man of age", 1))
+    # The rows that differ flow through all stages; nothing may come from the cache.
+    assert cached_stages(home, audit(quick_config)) == set()
+
+
+def test_a_changed_value_recomputes_its_stage_and_what_depends_on_it(audit, home, quick_config):
+    audit(quick_config)
+    other = change(quick_config, contamination={"min_overlap": 0.9})
+    again = DATA_STAGES - {"decontaminate", "audit_bias"}
+    # The row that the stricter value lets through changes what the last stage sees.
+    assert cached_stages(home, audit(other)) in (again, again | {"audit_bias"})
+
+
+def test_a_changed_limit_judges_again_without_computing(audit, home, quick_config):
+    audit(quick_config)
+    strict = change(quick_config, policy={"max_duplicate_rate": 0.0})
+    with pytest.raises(
+        GateError, match=r"deduplicate: duplicate_rate is .* policy.max_duplicate"
+    ) as e:
+        audit(strict)
+    assert cached_stages(home, e.value.run_id) == {"ingest", "validate", "protect", "deduplicate"}
+
+
+def test_a_result_whose_file_is_gone_is_computed_again(audit, home, quick_config):
+    audit(quick_config)
+    for path in (home / "store").glob("*.jsonl"):
+        path.write_bytes(b"")
+    # The bias audit makes no rows of its own, so its result is still whole.
+    assert cached_stages(home, audit(quick_config)) == {"audit_bias"}
+
+
+def test_changed_source_recomputes_what_depends_on_it(prefect_server, tmp_path, quick_config):
+    """A real edit of a core module, in a copy of the code."""
+    from prefect.settings import PREFECT_API_URL
+
+    code = tmp_path / "code"
+    for room in ("flows", "tasks", "data_checks", "sft_core"):
+        shutil.copytree(ROOT / room, code / room, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "config.json").write_text(quick_config.model_dump_json())
+
+    def run():
+        script = (
+            "import pathlib; from flows.audit import audit; "
+            "from sft_core.config import load_config; "
+            f"print(audit(load_config(pathlib.Path({str(tmp_path / 'config.json')!r}))))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=code,
+            env={
+                "PATH": "/usr/bin:/bin",
+                "PYTHONPATH": str(code),
+                "TUNETRAIL_HOME": str(tmp_path / "home"),
+                "PREFECT_API_URL": PREFECT_API_URL.value(),
+                "PREFECT_LOGGING_LEVEL": "CRITICAL",
+            },
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return cached_stages(tmp_path / "home", done.stdout.split()[-1])
+
+    assert run() == set()
+    assert run() == DATA_STAGES
+    with (code / "data_checks/near_duplicates.py").open("a") as file:
+        file.write("\n# a change of source, not of results\n")
+    # Deduplication runs again and gives equal rows, so what follows is a hit.
+    assert run() == DATA_STAGES - {"deduplicate"}
+
+
+def test_the_source_digest_covers_helpers_data_files_and_versions(monkeypatch):
+    from tasks import stage
+
+    before = source_digest("tasks.bias_audit")
+    assert before == source_digest("tasks.bias_audit")
+    assert before != source_digest("tasks.deduplication")
+    files = stage._data_files("data_checks")
+    assert "identity_en.json" in {path.name for path in files}
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "_version", lambda _: "0")
+        assert source_digest("tasks.bias_audit") != before
+
+
+def test_equal_content_has_one_name(home):
+    assert put_bytes(b"a", ".txt") == put_bytes(b"a", ".txt")
+    assert len(list((home / "store").iterdir())) == 1

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from transformers import GenerationConfig
+
+from sft_core.errors import ConfigError
+from sft_core.evaluation.generation import context_length, fit_prompts, generate, stop_ids
+
+PROMPTS = [[0, *range(3 + n, 3 + 2 * n + 2)] for n in (5, 1, 20, 3, 12, 8, 2)]
+
+
+def reference(model: Any, prompt: list[int], eos_ids: list[int], max_new_tokens: int) -> list[int]:
+    """One prompt by transformers' own greedy search."""
+    config = GenerationConfig(
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos_ids, pad_token_id=2
+    )
+    tokens = torch.tensor([prompt])
+    output = model.generate(
+        tokens, attention_mask=torch.ones_like(tokens), generation_config=config
+    )
+    answer: list[int] = output[0, len(prompt) :].tolist()
+    return answer[:-1] if answer and answer[-1] in eos_ids else answer
+
+
+def common_tokens(model: Any) -> list[int]:
+    """Tokens that the model does say, so that answers stop at different lengths."""
+    free = generate(model, PROMPTS, pad_id=2, eos_ids=(), max_new_tokens=16, batch_size=8)
+    return [free[0][3], free[2][9]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 32])
+def test_batched_answers_equal_transformers_one_by_one(model: Any, batch_size: int) -> None:
+    eos_ids = common_tokens(model)
+    expected = [reference(model, p, eos_ids, 16) for p in PROMPTS]
+    answers = generate(
+        model, PROMPTS, pad_id=2, eos_ids=eos_ids, max_new_tokens=16, batch_size=batch_size
+    )
+    assert answers == expected
+    assert len({len(a) for a in answers}) > 2  # some stop early, at different lengths
+    assert len(answers[0]) <= 3
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_a_pretrained_model_gives_the_same_text(stories: tuple[Any, Any], batch_size: int) -> None:
+    model, tokenizer = stories
+    texts = ["Once upon a time", "The dog", "Lily and Tom went to the park to play. They saw", "A"]
+    prompts = tokenizer(texts)["input_ids"]
+    prompts = [[1, *p] if p[0] != 1 else p for p in prompts]
+    eos_ids = [1, 2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the model's own config asks for sampling
+        expected = [reference(model, p, eos_ids, 40) for p in prompts]
+    answers = generate(
+        model, prompts, pad_id=2, eos_ids=eos_ids, max_new_tokens=40, batch_size=batch_size
+    )
+    assert answers == expected
+    assert " ".join(tokenizer.decode(answers[0]).split()).startswith(",")
+
+
+def test_stops_after_max_new_tokens_and_at_once(model: Any) -> None:
+    first = generate(model, [[0, 5]], pad_id=2, eos_ids=(), max_new_tokens=4, batch_size=1)
+    assert len(first[0]) == 4
+    stopped = generate(
+        model, [[0, 5]], pad_id=2, eos_ids=[first[0][0]], max_new_tokens=4, batch_size=1
+    )
+    assert stopped == [[]]
+    assert generate(model, [], pad_id=2, eos_ids=(), max_new_tokens=4, batch_size=1) == []
+
+
+def test_an_empty_prompt_is_an_error(model: Any) -> None:
+    with pytest.raises(ValueError, match="no tokens"):
+        generate(model, [[0, 5], []], pad_id=2, eos_ids=(), max_new_tokens=4, batch_size=1)
+
+
+def test_long_prompts_lose_their_start() -> None:
+    prompts, num_cut = fit_prompts([[1, 2, 3, 4, 5], [6, 7]], context=7, max_new_tokens=4)
+    assert (prompts, num_cut) == ([[3, 4, 5], [6, 7]], 1)
+    assert fit_prompts([[1, 2, 3]], None, 4) == ([[1, 2, 3]], 0)
+    with pytest.raises(ConfigError, match=r"evaluation\.max_new_tokens is 7"):
+        fit_prompts([[1]], context=7, max_new_tokens=7)
+
+
+def test_stop_tokens_come_from_tokenizer_and_model(model: Any, tokenizer: Any) -> None:
+    model.generation_config.eos_token_id = [7, 9]
+    assert stop_ids(model, tokenizer) == {1, 7, 9}
+    assert context_length(model) == 128
