@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from sft_core.config import PipelineConfig
 from sft_core.lineage.chain import append
 from sft_core.lineage.provenance import code_provenance, environment_provenance
-from sft_core.records import canonical_json, sha256_json
+from sft_core.records import sha256_json
 from sft_core.reports import DatasetRef, FileRef, RunRecord, StageReport, Table
 from sft_core.store import home, is_stored, locate, put_bytes, writing
 from tasks.stage import stage
@@ -69,7 +70,8 @@ def seal(record: RunRecord) -> StageReport:
 
 
 def _put_json(value: Any) -> FileRef:
-    return put_bytes(canonical_json(value), ".json")
+    """Keys stay in order, because the card shows tables in the order in which they were made."""
+    return put_bytes(json.dumps(value, ensure_ascii=False, allow_nan=False).encode(), ".json")
 
 
 def _base(record: RunRecord) -> dict[str, Any] | None:

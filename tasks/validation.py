@@ -19,7 +19,7 @@ from tasks.stage import at_least, at_most, stage
 )
 def validate(data: DatasetRef, config: ValidationConfig) -> StageReport:
     """Rows that meet every expectation; `validation.html` shows the suite's results."""
-    frame = pd.DataFrame(features_of(record) for record in read_records(data))
+    frame = pd.DataFrame([dict(features_of(record)) for record in read_records(data)])
     validation = validate_features(frame, config)
     expectations = Table(
         columns=("reason", "expectation", "column", "failed rows"),

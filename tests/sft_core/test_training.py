@@ -31,10 +31,6 @@ from tests.sft_core.tiny_model import (
 )
 
 # PEFT 0.21 asks transformers 5.23 by the old name of a property.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
-)
-
 CONFIG = TrainingConfig(
     num_train_epochs=30,
     per_device_train_batch_size=4,
