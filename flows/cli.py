@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -107,26 +110,27 @@ def _load(args: argparse.Namespace) -> Any:
 
 def _run(args: argparse.Namespace) -> int:
     config = _load(args)
-    _quiet_start()
-    from flows.sft import sft
+    with _own_lines():
+        from flows.sft import sft
 
-    _show_run(args, sft(config))
+        run_id = sft(config)
+    _show_run(args, run_id)
     return 0
 
 
 def _audit(args: argparse.Namespace) -> int:
     config = _load(args)
-    _quiet_start()
-    from flows.audit import audit
+    with _own_lines():
+        from flows.audit import audit
 
-    _show_run(args, audit(config))
+        run_id = audit(config)
+    _show_run(args, run_id)
     return 0
 
 
-def _quiet_start() -> None:
+@contextmanager
+def _own_lines() -> Iterator[None]:
     """Our own lines on stderr instead of Prefect's; libraries' warnings go to the log file."""
-    import os
-
     from sft_core.store import home, writing
 
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
@@ -134,17 +138,24 @@ def _quiet_start() -> None:
         (home() / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
         file = logging.FileHandler(home() / "logs" / "tunetrail.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    logging.captureWarnings(True)
-    logging.getLogger("py.warnings").addHandler(file)
-    logging.getLogger("py.warnings").propagate = False
-    stream = logging.StreamHandler()
-    stream.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
-    ours = logging.getLogger("tunetrail")
+    console = logging.StreamHandler()
+    console.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+    ours, warned = logging.getLogger("tunetrail"), logging.getLogger("py.warnings")
     ours.setLevel(logging.INFO)
-    ours.propagate = False
-    ours.addHandler(stream)
-    ours.addHandler(file)
-    ours.info("starting; the first start of a home takes longer")
+    added = [(ours, console), (ours, file), (warned, file)]
+    for logger, handler in added:
+        logger.propagate = False
+        logger.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        ours.info("starting; the first start of a home takes longer")
+        yield
+    finally:
+        logging.captureWarnings(False)
+        for logger, handler in added:
+            logger.removeHandler(handler)
+            logger.propagate = True
+        file.close()
 
 
 def _show_run(args: argparse.Namespace, run_id: str) -> None:

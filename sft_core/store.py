@@ -23,6 +23,16 @@ from sft_core.reports import DatasetRef, FileRef, ModelRef
 
 Ref = FileRef | DatasetRef | ModelRef
 _CHUNK_BYTES = 1 << 20
+_UNWRITABLE = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+    errno.EEXIST,
+)
 
 
 def home() -> Path:
@@ -40,7 +50,7 @@ def writing(what: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.EDQUOT):
+        if error.errno not in _UNWRITABLE:
             raise
         raise StorageError(
             f"{what}: cannot be written: {error.strerror}. Nothing was changed; free space, make "

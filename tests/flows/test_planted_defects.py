@@ -88,7 +88,7 @@ def test_rows_that_leak_held_out_items_name_the_item(audited, truth):
 
 
 def test_identifiers_are_redacted_wherever_they_stood(audited, truth):
-    ledger, home, _ = audited
+    ledger, _, _ = audited
     kept = [entry for entry in truth["identifiers"] if ledger[entry["line"]]["fate"] != "dropped"]
     assert len(kept) > 150
     for entry in kept:

@@ -1,4 +1,4 @@
-"""The whole pipeline: logged before it is judged, registered, sealed, closed with its true status."""
+"""The whole pipeline: logged before it is judged, registered, sealed, and closed as it ended."""
 
 import os
 import signal
@@ -113,20 +113,20 @@ def test_sigterm_closes_the_run_and_still_writes_the_record(prefect_server, home
     slow = change(quick_config, training={"max_steps": 100_000})
     home.mkdir()
     (home / "config.json").write_text(slow.model_dump_json())
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "run", str(home / "config.json")],
         cwd=ROOT,
         env=os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value()},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    for line in process.stderr:
-        if "train: started" in line:
-            break
-    time.sleep(5)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=120) == 128 + signal.SIGTERM
+    ) as process:
+        for line in process.stderr:
+            if "train: started" in line:
+                break
+        time.sleep(5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=120) == -signal.SIGTERM
     client = tracking(home)
     runs = client.search_runs([client.get_experiment_by_name("quick").experiment_id])
     assert "RUNNING" not in {run.info.status for run in runs}
