@@ -91,7 +91,13 @@ def test_a_missing_config_says_how_to_write_one(capsys):
 
 @pytest.mark.flow
 @pytest.mark.parametrize(
-    ("name", "content", "message"), [b[1:] for b in BAD], ids=[b[0] for b in BAD]
+    ("name", "content", "message"),
+    [
+        ("gone.jsonl", None, "no such file"),
+        ("a.jsonl", (GOOD * 2 + GOOD[:20]).encode(), "line 3, column"),
+        ("a.jsonl", b'{"x": "y"}\n', "no known shape"),
+    ],
+    ids=["missing", "truncated", "unknown shape"],
 )
 def test_unreadable_data_exits_with_5_and_says_where(
     prefect_server, tmp_path, home, capsys, name, content, message

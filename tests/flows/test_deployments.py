@@ -1,0 +1,130 @@
+"""A real Prefect server and worker run what prefect.yaml deploys, triggered through the API."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from tests.conftest import ROOT, change, tracking
+
+pytestmark = [pytest.mark.flow, pytest.mark.slow]
+
+
+def prefect(*args):
+    return [sys.executable, "-m", "prefect", *args]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(ready, seconds, what):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = ready()
+        if found:
+            return found
+        time.sleep(0.5)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+@pytest.fixture
+def server(home):
+    """A server with a database of its own: the environment that points to it, and a client."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    home.mkdir()
+    env = os.environ | {
+        "TUNETRAIL_HOME": str(home),
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_API_URL": url,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }
+    log = (home / "server.log").open("w")
+    process = subprocess.Popen(
+        prefect("server", "start", "--host", "127.0.0.1", "--port", str(port)),
+        env=env,
+        stdout=log,
+        stderr=log,
+    )
+    try:
+        with httpx.Client(base_url=url, timeout=60) as client:
+
+            def healthy():
+                try:
+                    return client.get("/health").is_success
+                except httpx.TransportError:
+                    return False
+
+            wait_until(healthy, 120, "prefect server")
+            yield env, client
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+        log.close()
+
+
+def test_all_deployments_register_and_a_worker_completes_a_triggered_run(
+    server, home, quick_config
+):
+    env, client = server
+
+    def call(*args):
+        done = subprocess.run(prefect(*args), cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    call("work-pool", "create", "tunetrail", "--type", "process")
+    call("--no-prompt", "deploy", "--all")
+    found = {d["name"]: d for d in client.post("/deployments/filter", json={}).json()}
+    assert set(found) == {"sft", "audit", "retrain"}
+    assert [s["schedule"]["cron"] for s in found["retrain"]["schedules"]] == ["0 3 * * 1"]
+
+    definitions = found["sft"]["parameter_openapi_schema"]["definitions"]
+    for section in definitions.values():
+        for name, field in section["properties"].items():
+            reference = field.get("$ref", "").rpartition("/")[2]
+            help_line = field.get("description") or definitions[reference]["description"]
+            assert help_line, f"{section['title']}.{name} has no help line in the form"
+
+    log = (home / "worker.log").open("w")
+    worker = subprocess.Popen(
+        prefect("worker", "start", "--pool", "tunetrail"),
+        cwd=ROOT,
+        env=env,
+        stdout=log,
+        stderr=log,
+    )
+    try:
+        config = change(quick_config, training={"max_steps": 2}).model_dump(mode="json")
+        request = {"parameters": {"config": config}, "state": {"type": "SCHEDULED"}}
+
+        def triggered():
+            answer = client.post(f"/deployments/{found['sft']['id']}/create_flow_run", json=request)
+            if answer.status_code == 503:  # SQLite is locked for a moment while a worker registers
+                return None
+            answer.raise_for_status()
+            return answer.json()["id"]
+
+        run_id = wait_until(triggered, 60, "the trigger")
+
+        def ended():
+            state = client.get(f"/flow_runs/{run_id}").json()["state"]
+            return state if state["type"] in ("COMPLETED", "FAILED", "CRASHED") else None
+
+        state = wait_until(ended, 240, "the triggered run")
+    finally:
+        worker.terminate()
+        worker.wait(timeout=60)
+        log.close()
+    assert state["type"] == "COMPLETED", (home / "worker.log").read_text()[-3000:]
+    mlflow = tracking(home)
+    experiment = mlflow.get_experiment_by_name("quick").experiment_id
+    (run,) = mlflow.search_runs([experiment], f"tags.`prefect.flow_run_id` = '{run_id}'")
+    assert run.info.status == "FINISHED"
+    assert run.data.params["training.max_steps"] == "2"
