@@ -103,7 +103,8 @@ def _kept(error: Exception) -> str:
 
 
 def _load(args: argparse.Namespace) -> Any:
-    from sft_core.config import PipelineConfig, load_config
+    from sft_core.config import PipelineConfig
+    from sft_core.config_file import load_config
 
     return load_config(args.config) if args.config else PipelineConfig()
 
@@ -142,7 +143,11 @@ def _own_lines() -> Iterator[None]:
     console.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     ours, warned = logging.getLogger("tunetrail"), logging.getLogger("py.warnings")
     ours.setLevel(logging.INFO)
-    added = [(ours, console), (ours, file), (warned, file)]
+    added: list[tuple[logging.Logger, logging.Handler]] = [
+        (ours, console),
+        (ours, file),
+        (warned, file),
+    ]
     for logger, handler in added:
         logger.propagate = False
         logger.addHandler(handler)
@@ -171,7 +176,7 @@ def _show_run(args: argparse.Namespace, run_id: str) -> None:
 
 
 def _schema(args: argparse.Namespace) -> int:  # noqa: ARG001
-    from sft_core.config import config_schema
+    from sft_core.config_file import config_schema
 
     print(json.dumps(config_schema(), indent=2))
     return 0

@@ -26,7 +26,8 @@ from examples.triage.generate import (
     write_data,
 )
 from examples.triage.notes import SEXES
-from sft_core.config import SplitConfig, load_config
+from sft_core.config import SplitConfig
+from sft_core.config_file import load_config
 from sft_core.records import row_id
 from sft_core.store import sha256_file
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from sft_core.config import PipelineConfig, load_config
+from sft_core.config import PipelineConfig
+from sft_core.config_file import load_config
 from tests.conftest import ROOT
 
 GOOD = '{"prompt": "a question", "completion": "an answer"}\n'
