@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from sft_core.base_model import check_base
 from sft_core.card import render_card
 from sft_core.errors import IntegrityError
+from sft_core.evaluation.summary import summarize
 from sft_core.lineage.chain import Entry, public_key, read_chain
 from sft_core.lineage.ledger import build_ledger, read_table
 from sft_core.records import sha256_json
 from sft_core.reports import FileRef, ModelRef, RunRecord
-from sft_core.store import check, home
+from sft_core.store import check, home, locate
 
 _RUN = "urn:tunetrail:run:v1"
 
@@ -55,6 +58,7 @@ def _verify_run(entry: Entry, chain: list[Entry]) -> Iterator[str]:
     yield f"{name}: {len(gates)} gates judged again, verdict {record.verdict}"
     yield from _check_plan(name, record, chain)
     yield from _check_ledger(name, record)
+    yield from _check_evaluation(name, record)
     yield from _check_card(name, record)
     yield from _check_base(name, predicate["base"])
 
@@ -98,6 +102,21 @@ def _check_ledger(name: str, record: RunRecord) -> Iterator[str]:
         _expect(name, f"ledger line of row {expected['row']}", expected, found)
     _expect(name, "number of ledger lines", len(sealed), len(joined))
     yield f"{name}: {len(sealed):,} ledger lines follow from the stages' decisions"
+
+
+def _check_evaluation(name: str, record: RunRecord) -> Iterator[str]:
+    """Every metric of the evaluation follows from the scores kept per item."""
+    report = record.report("evaluate")
+    if report is None:
+        return
+    evidence = {key: pq.read_table(locate(ref)) for key, ref in report.files.items()}
+    resamples = record.config["evaluation"]["num_resamples"]
+    found = summarize(evidence, num_resamples=resamples, seed=record.config["seed"]).metrics
+    _expect(name, "names of the metrics", sorted(report.metrics), sorted(found))
+    for metric, value in report.metrics.items():
+        if not math.isclose(value, found[metric], rel_tol=1e-9, abs_tol=1e-12):
+            _expect(name, f"evaluate: {metric}", value, found[metric])
+    yield f"{name}: {len(found)} evaluation metrics follow from the scores per item"
 
 
 def _check_card(name: str, record: RunRecord) -> Iterator[str]:
