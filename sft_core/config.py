@@ -252,7 +252,7 @@ class LoraSection(Section):
 class TrainingConfig(Section):
     """Stage 9: `trl.SFTTrainer` with a PEFT adapter. Names are those of TrainingArguments."""
 
-    num_train_epochs: Annotated[float, Field(gt=0.0, le=1_000.0)] = 3.0
+    num_train_epochs: Annotated[float, Field(gt=0.0, le=1_000.0)] = 1.0
     """Passes over the training rows."""
     max_steps: Annotated[int, Field(ge=-1)] = -1
     """Stop after so many steps; -1 means that epochs decide."""

@@ -194,8 +194,10 @@ class StageRunner:
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
         problem = error or self.problem
-        tags = {"verdict": self.record().verdict, "cached_stages": " ".join(self.cached)}
-        self.tracker.close(self.run_id, _outcome(problem), tags)
+        verdict = self.record().verdict
+        note = f"**Verdict: {verdict}.** The model card is in the artifacts: record/README.md."
+        tags = {"verdict": verdict, "cached_stages": " ".join(self.cached)}
+        self.tracker.close(self.run_id, _outcome(problem), note, tags)
         if isinstance(problem, TuneTrailError):
             problem.run_id = self.run_id
         if error is None and self.problem is not None:

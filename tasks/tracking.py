@@ -90,7 +90,12 @@ class Tracker:
             location = None
             if not os.environ.get("MLFLOW_TRACKING_URI"):
                 location = f"{_artifact_root()}/{name}"
-            created: str = self.client.create_experiment(name, artifact_location=location)
+            created: str = self.client.create_experiment(
+                name,
+                artifact_location=location,
+                # Opens the list of runs in the UI instead of the view for agents.
+                tags={"mlflow.experimentKind": "custom_model_development"},
+            )
             return created
 
     @contextmanager
@@ -150,8 +155,9 @@ class Tracker:
         now = int(time.time() * 1_000)
         self.client.log_batch(run_id, metrics=[Metric(k, v, now, 0) for k, v in timings.items()])
 
-    def close(self, run_id: str, outcome: str, tags: Mapping[str, str]) -> None:
-        """End the parent run with its true status."""
+    def close(self, run_id: str, outcome: str, note: str, tags: Mapping[str, str]) -> None:
+        """End the parent run with its true status; the note is what the UI shows first."""
+        self.client.set_tag(run_id, "mlflow.note.content", note)
         for key, value in tags.items():
             self.client.set_tag(run_id, f"tunetrail.{key}", value)
         self.client.set_terminated(run_id, _STATUS[outcome])
