@@ -87,11 +87,6 @@ def validate_features(frame: pd.DataFrame, config: ValidationConfig) -> Validati
         DataError: the frame is empty, lacks a column, or an expectation could not be evaluated;
             none of these counts as a pass.
     """
-    missing = [name for name in Features.__annotations__ if name not in frame.columns]
-    if frame.empty or missing:
-        raise DataError(
-            f"validate: the feature frame has {len(frame)} rows and lacks {missing or 'nothing'}."
-        )
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
     batch = (
@@ -101,8 +96,12 @@ def validate_features(frame: pd.DataFrame, config: ValidationConfig) -> Validati
         .get_batch({"dataframe": frame})
     )
     suite = gx.ExpectationSuite(name="records")
+    whole = [
+        ("row_count", gxe.ExpectTableRowCountToBeBetween(min_value=1)),
+        ("columns", gxe.ExpectTableColumnsToMatchSet(column_set=list(Features.__annotations__))),
+    ]
     checks = _suite(config)
-    for reason, expectation in checks:
+    for reason, expectation in whole + checks:
         expectation.meta = {"reason": reason}
         suite.add_expectation(expectation)
     outcome = batch.validate(
@@ -113,16 +112,27 @@ def validate_features(frame: pd.DataFrame, config: ValidationConfig) -> Validati
             "return_unexpected_index_query": False,
         },
     )
-    found = {}
-    for result in outcome.results:
+    results = {r.expectation_config.meta["reason"]: r for r in outcome.results}
+    for reason, _ in whole:
+        if not results[reason].success:
+            raise DataError(
+                f"validate: the feature frame fails {reason}: it has {len(frame)} rows and "
+                f"{len(frame.columns)} columns of {len(Features.__annotations__)}."
+            )
+    found = []
+    for reason, _ in checks:
+        result = results[reason]
         info = result.exception_info or {}
         if info.get("raised_exception") or "unexpected_count" not in result.result:
             raise DataError(
                 f"validate: expectation {result.expectation_config.type} could not be evaluated."
             )
-        meta = result.expectation_config.meta
-        found[meta["reason"]] = _expectation(meta["reason"], result)
-    return Validation(len(frame), tuple(found[reason] for reason, _ in checks))
+        found.append(_expectation(reason, result))
+    table = [
+        Expectation(results[reason].expectation_config.type, "(all)", reason, 0, ())
+        for reason, _ in whole
+    ]
+    return Validation(len(frame), (*table, *found))
 
 
 def _expectation(reason: str, result: Any) -> Expectation:

@@ -23,7 +23,8 @@ from sft_core.config import SourceConfig
 from sft_core.errors import DataError
 
 _SUFFIXES = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".parquet": "parquet"}
-_HUB_ID = re.compile(r"[\w-]+/[\w.-]+|[\w-]+")
+HUB_ID = re.compile(r"[\w-]+/[\w.-]+|[\w-]+")
+"""A name on the hub, if no file or folder has it."""
 Row = tuple[int, dict[str, Any]]
 """Line number (1-based; row number for Parquet and data sets) and the row's columns."""
 
@@ -61,9 +62,7 @@ def _format_of(path: Path) -> str:
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
     if suffix in _SUFFIXES:
         return _SUFFIXES[suffix]
-    if path.is_dir():
-        return "datasets"
-    if not path.exists() and not suffix and _HUB_ID.fullmatch(str(path)):
+    if path.is_dir() or (not path.exists() and HUB_ID.fullmatch(str(path))):
         return "datasets"
     if not path.exists():
         raise DataError(f"{path}: no such file. Check ingest.sources.path.")
@@ -120,9 +119,14 @@ def _read_jsonl(path: Path, max_line_bytes: int) -> Iterator[Row]:
                 f"{path}: line {number}, column {error.colno}: not JSON ({error.msg}). "
                 "Is the file cut off?"
             ) from None
-        except (_DuplicateKeyError, RecursionError) as error:
-            reason = str(error) if isinstance(error, _DuplicateKeyError) else "nested too deep"
-            raise DataError(f"{path}: line {number}: {reason}.") from None
+        except _DuplicateKeyError:
+            raise DataError(
+                f"{path}: line {number}: a key stands twice in one object. Keep one."
+            ) from None
+        except (RecursionError, ValueError):
+            raise DataError(
+                f"{path}: line {number}: a number is too long or the nesting is too deep."
+            ) from None
         if not isinstance(row, dict):
             raise DataError(
                 f"{path}: line {number}: found a {type(row).__name__}, expected a JSON object."
@@ -137,9 +141,7 @@ class _DuplicateKeyError(ValueError):
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     row = dict(pairs)
     if len(row) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _DuplicateKeyError(f"the key {twice[:40]!r} stands twice. Keep one")
+        raise _DuplicateKeyError
     return row
 
 
@@ -184,6 +186,7 @@ def _read_parquet(path: Path, max_line_bytes: int) -> Iterator[Row]:  # noqa: AR
 def _read_dataset(source: SourceConfig) -> Iterator[Row]:
     import datasets
 
+    unreadable = (OSError, ValueError, datasets.exceptions.DatasetsError)
     try:
         if Path(source.path).is_dir():
             data = datasets.load_from_disk(source.path)
@@ -191,7 +194,7 @@ def _read_dataset(source: SourceConfig) -> Iterator[Row]:
             data = datasets.load_dataset(
                 source.path, split=source.split, revision=source.revision, streaming=True
             )
-    except (FileNotFoundError, ConnectionError, ValueError, datasets.exceptions.DatasetsError) as e:
+    except unreadable as e:
         raise DataError(
             f"{source.path}: neither a folder saved by `datasets` nor a hub data set that can be "
             f"reached ({type(e).__name__}). Check ingest.sources.path and split."
@@ -203,4 +206,12 @@ def _read_dataset(source: SourceConfig) -> Iterator[Row]:
                 "Set ingest.sources.split."
             )
         data = data[source.split]
-    yield from enumerate(data, start=1)
+    number = 0
+    try:
+        for row in data:
+            number += 1
+            yield number, row
+    except unreadable as e:
+        raise DataError(
+            f"{source.path}: row {number + 1} cannot be read ({type(e).__name__}). Try again."
+        ) from e

@@ -7,7 +7,9 @@ its meta, so that validation can put it into quarantine with a reason and nothin
 from __future__ import annotations
 
 import difflib
+import json
 import math
+from collections.abc import Collection
 from typing import Any
 
 from sft_core.config import Columns, SourceConfig
@@ -17,7 +19,7 @@ from sft_core.records import Message, Record, row_id
 DEFECT = "_defect"
 """Meta key of the reason why a row could not be shaped: `missing_value` or `wrong_type`."""
 RAW = "_raw"
-"""Meta key of the columns of such a row."""
+"""Meta key of the columns of such a row, as JSON text."""
 
 _SHAPES = (
     Columns(messages="messages"),
@@ -31,21 +33,22 @@ class _MisshapenError(ValueError):
     """Carries the reason code."""
 
 
-def columns_of(source: SourceConfig, first_row: dict[str, Any]) -> Columns:
-    """The column mapping of a source: the configured one, or the shape of its first row.
+def columns_of(source: SourceConfig, present: Collection[str]) -> Columns:
+    """The column mapping of a source: the configured one, or the shape that its columns have.
+
+    Names of columns are not quoted in messages: those of a file without a header are data.
 
     Raises:
         DataError: a configured column is not there, or no known shape fits.
     """
-    present = list(first_row)
     named = source.columns
     wanted = [c for c in named.model_dump().values() if c] + list(source.subgroups)
     for column in wanted:
-        if column not in first_row:
+        if column not in present:
             near = difflib.get_close_matches(column, present, n=1)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise DataError(
-                f"{source.path}: no column {column!r}, found: {', '.join(present)[:200]}.{hint} "
+                f"{source.path}: no column {column!r} among the {len(present)} found.{hint} "
                 "Set ingest.sources.columns and subgroups."
             )
     if named.messages or (named.prompt and named.completion):
@@ -56,11 +59,11 @@ def columns_of(source: SourceConfig, first_row: dict[str, Any]) -> Columns:
         )
     for shape in _SHAPES:
         needed = [c for c in shape.model_dump().values() if c]
-        if all(column in first_row for column in needed):
+        if all(column in present for column in needed):
             extra = {k: v for k, v in named.model_dump().items() if v}
             return shape.model_copy(update=extra)
     raise DataError(
-        f"{source.path}: columns {', '.join(present)[:200]} have no known shape (messages, "
+        f"{source.path}: its {len(present)} columns have no known shape (messages, "
         "prompt/completion, instruction/input/output, question/answer). "
         "Map them with ingest.sources.columns."
     )
@@ -73,7 +76,7 @@ def shape_row(number: int, row: dict[str, Any], columns: Columns, source: Source
         messages = _messages(row, columns)
     except _MisshapenError as error:
         messages = []
-        meta |= {DEFECT: str(error), RAW: _plain(row)}
+        meta |= {DEFECT: str(error), RAW: json.dumps(_plain(row), ensure_ascii=False)}
     return Record(number, row_id(messages, meta), messages, meta)
 
 

@@ -13,8 +13,9 @@ _SPACE = 2**64
 def split_of(cluster: str, config: SplitConfig) -> Literal["train", "validation", "test"]:
     """Split of a cluster, named by the `row_id` of its first row.
 
-    No other row has a say, so a row keeps its split when the data grows, and rows of one cluster
-    never straddle two splits.
+    No other row has a say, so appended data move no row, and rows of one cluster never straddle
+    two splits. A row can change its split only with its cluster's name: when an earlier
+    near-duplicate of it is put before it, or a new row joins two clusters that are both kept.
     """
     digest = hashlib.sha256(f"{config.salt}:{cluster}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / _SPACE

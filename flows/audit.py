@@ -4,6 +4,8 @@ python -m flows.audit
 tunetrail audit my-config.yaml
 """
 
+import sys
+
 from prefect import flow
 
 from flows.sft import DEFAULTS, check_data
@@ -24,11 +26,11 @@ def audit(config: PipelineConfig = DEFAULTS) -> str:
     with StageRunner(config, "audit") as run:
         with run.stages():
             check_data(run, config)
-        run(account, run.record())
-        run(write_model_card, run.record())
-        run(seal, run.record())
+        run.close_with(account, write_model_card, seal)
     return run.run_id
 
 
 if __name__ == "__main__":
-    audit()
+    from flows.cli import main
+
+    sys.exit(main(["audit"]))

@@ -28,22 +28,33 @@ def main(argv: list[str] | None = None) -> int:
     """Run a verb; returns the exit code."""
     args = _parser().parse_args(argv)
     try:
+        return _guarded(args)
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _guarded(args: argparse.Namespace) -> int:
+    """Run the verb; every error ends as one message and its exit code."""
+    try:
         code: int = args.verb(args)
     except KeyboardInterrupt:
-        print(
-            "tunetrail: interrupted; the run is closed and its record is written.", file=sys.stderr
-        )
+        print("tunetrail: interrupted. A run that had begun is closed.", file=sys.stderr)
         return 130
     except TuneTrailError as error:
-        _fail(args, error)
-        return error.exit_code
+        failure = error
     except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+        raise
     except Exception as error:  # noqa: BLE001  (the one place where a bug becomes an exit code)
-        print(f"tunetrail: unexpected {_kept(error)}", file=sys.stderr)
+        print(f"tunetrail: {_kept(error)}", file=sys.stderr)
         return 1
-    return code
+    else:
+        return code
+    shown = failure.run_id is not None and _show_run(args, failure.run_id)
+    if args.json and not shown:
+        print(json.dumps({"error": type(failure).__name__, "message": str(failure)}))
+    print(f"tunetrail: {failure}", file=sys.stderr)
+    return failure.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,28 +89,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _fail(args: argparse.Namespace, error: TuneTrailError) -> None:
-    if error.run_id is not None:
-        _show_run(args, error.run_id)
-    if args.json and error.run_id is None:
-        print(json.dumps({"error": type(error).__name__, "message": str(error)}))
-    print(f"tunetrail: {error}", file=sys.stderr)
-
-
 def _kept(error: Exception) -> str:
     """One line for people; the traceback goes to a file of the home."""
     from sft_core.store import home
 
-    folder = home() / "logs"
-    line = f"{type(error).__name__}"
+    if "disk is full" in str(error) or "readonly database" in str(error):
+        return f"{home()}: a database in it cannot be written. Free space or make it writable."
+    path = home() / "logs" / f"error-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    name = f"unexpected {type(error).__name__}"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = folder / f"error-{time.strftime('%Y%m%d-%H%M%S')}.log"
         path.touch(mode=0o600)
         path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
     except OSError as unwritable:
-        return f"{line}: {error} (no traceback kept: {unwritable.strerror})"
-    return f"{line}. The traceback is in {path}; it may quote data, look before you share it."
+        return f"{name} (no traceback kept: {unwritable.strerror})."
+    return f"{name}. The traceback is in {path}; it may quote data, look before you share it."
 
 
 def _load(args: argparse.Namespace) -> Any:
@@ -132,12 +135,13 @@ def _audit(args: argparse.Namespace) -> int:
 @contextmanager
 def _own_lines() -> Iterator[None]:
     """Our own lines on stderr instead of Prefect's; libraries' warnings go to the log file."""
-    from sft_core.store import home, writing
+    from sft_core.store import make_home, writing
 
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
-    with writing(home()):
-        (home() / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = logging.FileHandler(home() / "logs" / "tunetrail.log")
+    folder = make_home() / "logs"
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+        file = logging.FileHandler(folder / "tunetrail.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
     console = logging.StreamHandler()
     console.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
@@ -163,16 +167,18 @@ def _own_lines() -> Iterator[None]:
         file.close()
 
 
-def _show_run(args: argparse.Namespace, run_id: str) -> None:
+def _show_run(args: argparse.Namespace, run_id: str) -> bool:
+    """Print how a run ended; False where it left no record."""
     from flows.summary import describe_run, load_run
 
     record = load_run(run_id)
     if record is None:
-        return
+        return False
     if args.json:
         print(json.dumps(record.model_dump(mode="json") | {"verdict": record.verdict}))
     else:
         print(describe_run(record))
+    return True
 
 
 def _schema(args: argparse.Namespace) -> int:  # noqa: ARG001

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
+from data_checks.reading import HUB_ID
 from sft_core.base_model import resolve_base
 from sft_core.config import PipelineConfig
 from sft_core.errors import TuneTrailError
@@ -66,8 +67,11 @@ def _home() -> Finding:
 
 
 def _source(path: str) -> Finding:
-    there = Path(path).exists()
-    return Finding("source", there, path if there else f"{path} is not here (or is a hub id)")
+    if Path(path).exists():
+        return Finding("source", True, path)
+    if HUB_ID.fullmatch(path):
+        return Finding("source", True, f"{path} is no local file; as a hub id it is not checked")
+    return Finding("source", False, f"{path} is not here")
 
 
 def _base(config: PipelineConfig) -> Finding:

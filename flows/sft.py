@@ -4,6 +4,8 @@ python -m flows.sft              # the demo, on the defaults
 tunetrail run my-config.yaml     # the same flow with another config
 """
 
+import sys
+
 from prefect import flow
 
 from sft_core.base_model import resolve_base
@@ -17,7 +19,7 @@ from tasks.evaluation import evaluate
 from tasks.ingestion import ingest
 from tasks.model_card import write_model_card
 from tasks.privacy import protect
-from tasks.registration import register
+from tasks.registration import nominate, register
 from tasks.sealing import seal, seal_plan
 from tasks.splitting import split
 from tasks.stage import StageRunner
@@ -55,12 +57,11 @@ def sft(config: PipelineConfig = DEFAULTS) -> str:
             tokens = run(tokenize, rows, base, config.model, config.tokenization)
             tuned = run(train, tokens, config.model, config.training, config.seed)
             run(evaluate, tokens, tuned, rows["test"], config.model, config.evaluation, config.seed)
-        run(account, run.record())
-        run(write_model_card, run.record())
-        run(register, run.record())
-        run(seal, run.record())
+        run.close_with(account, write_model_card, register, seal, nominate)
     return run.run_id
 
 
 if __name__ == "__main__":
-    sft()
+    from flows.cli import main
+
+    sys.exit(main(["run"]))

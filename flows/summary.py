@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from pydantic import ValidationError
 
 from sft_core.card import number
@@ -69,12 +71,17 @@ def _places(record: RunRecord) -> list[str]:
     folder = home() / "runs" / record.run_id
     versions = record.report("register")
     lines = []
-    for name, version, alias in versions.tables["versions"].rows if versions else ():
+    for name, version, verdict in versions.tables["versions"].rows if versions else ():
+        alias = "candidate" if verdict == "pass" else "none moved"
         lines.append(f"model    {name} version {version}, alias: {alias}")
     return [
         *lines,
         f"card     {folder / 'README.md'}",
         f"ledger   {folder / 'ledger.parquet'}",
         f"check    tunetrail verify {record.run_id}",
-        f"look     mlflow ui --backend-store-uri sqlite:///{home() / 'mlflow.db'}",
+        f"look     {os.environ.get('MLFLOW_TRACKING_URI') or _local_ui()}",
     ]
+
+
+def _local_ui() -> str:
+    return f"mlflow ui --backend-store-uri sqlite:///{home() / 'mlflow.db'}"

@@ -116,4 +116,4 @@ def plain(text: str) -> str:
     text = " ".join(str(text).split())
     for character in "\\`*_[]<>|#":
         text = text.replace(character, f"\\{character}" if character not in "<>" else " ")
-    return text
+    return text.replace("://", ": //").replace("www.", "www .")

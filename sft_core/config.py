@@ -39,7 +39,11 @@ class Section(BaseModel):
     """A group of knobs; an unknown key is an error and values do not change."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        validate_default=True,
+        allow_inf_nan=False,
     )
 
     def input_files(self) -> Iterator[tuple[str, str | None]]:

@@ -22,6 +22,8 @@ def _unique_mapping(loader: _UniqueKeyLoader, node: yaml.MappingNode) -> dict[An
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
+        if not isinstance(key, str):
+            raise ConfigError(f"line {key_node.start_mark.line + 1}: a key must be a name.")
         if key in seen:
             raise ConfigError(
                 f"line {key_node.start_mark.line + 1}: the key {key!r} stands twice. Keep one."

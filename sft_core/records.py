@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import orjson
 
-Role = Literal["system", "user", "assistant"]
 Message = dict[str, str]
 """One turn: `{"role": ..., "content": ...}`."""
 
@@ -43,10 +42,6 @@ class Record:
     def text(self) -> str:
         """All turns but system prompts, which many rows share, joined by a newline."""
         return "\n".join(m["content"] for m in self.messages if m["role"] != "system")
-
-    def with_messages(self, messages: list[Message]) -> Record:
-        """The same row with other text: identity is kept."""
-        return replace(self, messages=messages)
 
     def to_json(self) -> bytes:
         """One canonical line: sorted keys, no spaces, UTF-8."""

@@ -127,6 +127,8 @@ class RunRecord(Frozen):
     problem: str = ""
     """Message of the error that ended the run; empty when it completed or crashed."""
     reports: tuple[StageReport, ...]
+    cached: tuple[str, ...] = ()
+    """Stages whose report came from the cache: their result was known before this run."""
 
     def report(self, stage: str) -> StageReport | None:
         """Report of a stage; None when the run ended before it."""

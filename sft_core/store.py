@@ -40,6 +40,18 @@ def home() -> Path:
     return Path(os.environ.get("TUNETRAIL_HOME", ".tunetrail")).absolute()
 
 
+def make_home() -> Path:
+    """The home, made where it is missing, open to its owner alone.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
+    folder = home()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
 @contextmanager
 def writing(what: Path) -> Iterator[None]:
     """Turn a full disk or a read-only home into one clear error.
@@ -137,12 +149,14 @@ def put_tree(folder: Path, base: str | None = None) -> ModelRef:
     sha256 = sha256_tree(folder)
     area = home() / "store"
     target = area / f"{sha256}.dir"
-    if not target.exists():
+    if not target.exists() or sha256_tree(target) != sha256:
         with writing(area):
             area.mkdir(parents=True, exist_ok=True)
             part = Path(tempfile.mkdtemp(dir=area, prefix=".writing-"))
             try:
                 shutil.copytree(folder, part / "tree")
+                if target.exists():  # damaged: put the whole one in its place
+                    os.replace(target, part / "damaged")
                 os.replace(part / "tree", target)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
@@ -150,8 +164,8 @@ def put_tree(folder: Path, base: str | None = None) -> ModelRef:
 
 
 def is_stored(ref: Ref) -> bool:
-    """Whether the content lies under the home; a base model stays where it is."""
-    return ref.path.startswith(("store/", "quarantine/", "chain/", "runs/"))
+    """Whether the content lies under the home; a base model, which has no base, does not."""
+    return not (isinstance(ref, ModelRef) and ref.base is None)
 
 
 def locate(ref: Ref) -> Path:

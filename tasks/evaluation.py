@@ -68,9 +68,7 @@ def evaluate(
         seed=seed,
         eos_ids={end_of_turn_id(tokenizer, template)},
     )
-    scores = [
-        name for name in ("exact_match", "rouge_l", "chrf") if f"base_{name}" in found.metrics
-    ]
+    scores = [name for name in _SCORES if f"base_{name}" in found.metrics]
     sides = {
         side: [found.metrics[f"{side}_{name}"] for name in scores] for side in ("base", "tuned")
     }

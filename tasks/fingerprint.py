@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.metadata
-import importlib.util
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from sft_core.config import Section
 from sft_core.records import sha256_json
 from sft_core.store import sha256_file, sha256_tree
 
+_ROOT = Path(__file__).parents[1]
 _HOUSE = ("tasks", "data_checks", "sft_core")
 # What these hold is in the cache key by value, or has no part in a result.
 _CONTRACTS = (
@@ -50,42 +50,52 @@ def source_digest(module: str) -> str:
             continue
         if top not in _HOUSE:
             parts[top] = _version(top)
-            continue
-        path = _source(name)
-        if path is None:  # a function or class of a module that is listed itself
-            continue
-        source = path.read_bytes()
-        parts[name] = hashlib.sha256(source).hexdigest()
-        tree = ast.parse(source)
-        todo += _imports(tree)
-        texts = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant)}
-        for file in _data_files(top):
-            if file.name in texts:
-                parts[f"{top}/{file.name}"] = sha256_file(file)
+        elif found := _read(name):
+            parts[name], imports = found
+            todo += imports
     return sha256_json(sorted(parts.items()))
 
 
 @cache
-def _source(module: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:
+def _read(module: str) -> tuple[str, tuple[str, ...]] | None:
+    """Digest of a module with the data files that it names, and what it imports.
+
+    None for a name that is no module but stands in one: the module itself is listed as well.
+    """
+    path = _source(module)
+    if path is None:
         return None
-    return Path(spec.origin) if spec and spec.origin else None
+    source = path.read_bytes()
+    tree = ast.parse(source)
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    files = [f for f in _data_files(module.split(".")[0]) if f.name in texts]
+    digest = sha256_json([hashlib.sha256(source).hexdigest(), *map(sha256_file, files)])
+    return digest, tuple(_imports(tree))
+
+
+def _source(module: str) -> Path | None:
+    """File of a module of the house; found by name, because to ask Python would import parents."""
+    path = _ROOT.joinpath(*module.split("."))
+    files = (path.with_name(f"{path.name}.py"), path / "__init__.py")
+    return next((file for file in files if file.is_file()), None)
 
 
 @cache
 def _data_files(package: str) -> tuple[Path, ...]:
-    root = Path(str(_source(package))).parent
-    return tuple(p for p in sorted(root.rglob("*.*")) if p.suffix not in (".py", ".pyc"))
+    files = sorted((_ROOT / package).rglob("*.*"))
+    return tuple(p for p in files if p.suffix not in (".py", ".pyc"))
 
 
 @cache
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+@cache
+def _version(module: str) -> str:
+    """Versions of the distributions that a module belongs to; empty for the standard library."""
+    names = sorted(set(_distributions().get(module, ())))
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:

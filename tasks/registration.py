@@ -1,10 +1,10 @@
-"""Stage 12: a version in the MLflow registry; only a pass on every gate makes it a candidate."""
+"""Stage 12: a version in the MLflow registry; once sealed, a pass makes it a candidate."""
 
 from __future__ import annotations
 
 from sft_core.records import sha256_json
 from sft_core.reports import RunRecord, StageReport, Table
-from sft_core.store import locate
+from sft_core.store import check, locate
 from tasks.stage import stage
 from tasks.tracking import Tracker
 
@@ -14,13 +14,13 @@ CANDIDATE = "candidate"
 @stage("register", cached=False)
 def register(record: RunRecord) -> StageReport:
     """Registers the adapter with its verdict; a run without one registers nothing."""
-    columns = ("model", "version", "alias")
+    columns = ("model", "version", "verdict")
     trained = record.report("train")
-    if trained is None or "adapter" not in trained.models:
+    if trained is None:
         return StageReport(stage="register", tables={"versions": Table(columns=columns, rows=())})
     adapter = trained.models["adapter"]
+    check(adapter)
     card = record.report("model_card")
-    alias = CANDIDATE if record.verdict == "pass" else ""
     tags = {
         "verdict": record.verdict,
         "run_id": record.run_id,
@@ -30,10 +30,24 @@ def register(record: RunRecord) -> StageReport:
         "card_sha256": card.files["README"].sha256 if card else "",
     }
     name = record.config["name"]
-    version = Tracker().register(record, name, locate(adapter), tags, alias)
-    rows = ((name, version, alias or "none moved"),)
+    version = Tracker().register(record, name, locate(adapter), tags)
     return StageReport(
         stage="register",
         metrics={"version": float(version)},
-        tables={"versions": Table(columns=columns, rows=rows)},
+        tables={"versions": Table(columns=columns, rows=((name, version, record.verdict),))},
+    )
+
+
+@stage("nominate", cached=False)
+def nominate(record: RunRecord) -> StageReport:
+    """Moves the alias `candidate` to the version, if every gate passed and the run is sealed."""
+    registered, sealed = record.report("register"), record.report("seal")
+    versions = registered.tables["versions"].rows if registered else ()
+    if record.verdict != "pass" or sealed is None or not versions:
+        return StageReport(stage="nominate")
+    name, version, _ = versions[0]
+    Tracker().move_alias(str(name), CANDIDATE, str(version))
+    return StageReport(
+        stage="nominate",
+        tables={"alias": Table(columns=("alias", "version"), rows=((CANDIDATE, version),))},
     )

@@ -44,8 +44,9 @@ def seal(record: RunRecord) -> StageReport:
     documents |= {"config.json": config, "run.json": _put_json(record.model_dump(mode="json"))}
     refs = [*documents.values(), *(ref for r in record.reports for ref in r.refs())]
     evidence = {ref.path: ref.sha256 for ref in refs if is_stored(ref)}
-    folder = _publish(record, documents)
-    evidence |= folder
+    published = _published(record, documents)
+    folder = f"runs/{record.run_id}"
+    evidence |= {f"{folder}/{name}": ref.sha256 for name, ref in published.items()}
     predicate: dict[str, Any] = {
         "run_id": record.run_id,
         "flow": record.flow,
@@ -64,7 +65,9 @@ def seal(record: RunRecord) -> StageReport:
         ],
         "evidence": [{"path": p, "sha256": d} for p, d in sorted(evidence.items())],
     }
-    statement = append("run", [(p, d) for p, d in sorted(folder.items())], predicate)
+    subjects = [(f"{folder}/{name}", ref.sha256) for name, ref in sorted(published.items())]
+    statement = append("run", subjects, predicate)
+    _publish(record.run_id, published)
     Tracker().log_files(record.run_id, {"statement.json": locate(statement)}, "record")
     return StageReport(stage="seal", files={"statement": statement})
 
@@ -82,22 +85,24 @@ def _base(record: RunRecord) -> dict[str, Any] | None:
     return None
 
 
-def _publish(record: RunRecord, documents: dict[str, FileRef]) -> dict[str, str]:
-    """Copy what a person reads to `runs/<run id>/` and to MLflow; returns digests by path."""
+def _published(record: RunRecord, documents: dict[str, FileRef]) -> dict[str, FileRef]:
+    """What a person reads, by file name."""
     named = {name: documents[name] for name in ("config.json", "run.json")}
     for report in record.reports:
         if report.stage == "model_card":
-            named |= {
-                f"{k}{locate(r).suffix}": r for k, r in {**report.files, **report.figures}.items()
-            }
-        if "ledger" in report.files:
-            named["ledger.parquet"] = report.files["ledger"]
-        if "validation" in report.files:
-            named["validation.html"] = report.files["validation"]
-    folder = home() / "runs" / record.run_id
+            shown = {**report.files, **report.figures}
+            named |= {f"{key}{locate(ref).suffix}": ref for key, ref in shown.items()}
+        for key in ("ledger", "validation"):
+            if key in report.files:
+                named[f"{key}{locate(report.files[key]).suffix}"] = report.files[key]
+    return named
+
+
+def _publish(run_id: str, published: dict[str, FileRef]) -> None:
+    """Copy it to `runs/<run id>/` and to MLflow."""
+    folder = home() / "runs" / run_id
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name, ref in named.items():
+        for name, ref in published.items():
             (folder / name).write_bytes(locate(ref).read_bytes())
-    Tracker().log_files(record.run_id, {n: folder / n for n in named}, "record")
-    return {f"runs/{record.run_id}/{name}": ref.sha256 for name, ref in named.items()}
+    Tracker().log_files(run_id, {name: folder / name for name in published}, "record")

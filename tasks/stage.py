@@ -65,13 +65,15 @@ class Stage:
 
     name: str
     body: Callable[..., StageReport]
+    source: str
+    """Digest of the code as it was imported; an edit during a run must not name its results."""
     gates: tuple[GateRule, ...]
     cached: bool
 
     def key(self, args: tuple[Any, ...]) -> str:
         """Cache key: the inputs by content and the source of all code that does the work."""
         inputs = [content_of(arg) for arg in args]
-        return sha256_json([self.name, source_digest(self.body.__module__), inputs])
+        return sha256_json([self.name, self.source, inputs])
 
     def judge(self, report: StageReport, policy: PolicyConfig) -> StageReport:
         """The report with its gates: limits are not part of the cached work."""
@@ -90,7 +92,7 @@ def stage(
     `gates` hold its metrics against limits of the policy. `cached=False` is for stages with
     effects outside the home's store.
     """
-    return lambda body: Stage(name, body, gates, cached)
+    return lambda body: Stage(name, body, source_digest(body.__module__), gates, cached)
 
 
 def note_timings(timings: Mapping[str, float]) -> None:
@@ -122,6 +124,15 @@ class StageRunner:
             yield
         except BaseException as error:  # noqa: BLE001  (raised again in __exit__)
             self.problem = error
+
+    def close_with(self, *stages: Stage) -> None:
+        """Run the closing stages in every end of the run, each even if one before it failed."""
+        for stage in stages:
+            try:
+                self(stage, self.record())
+            except Exception as error:  # noqa: BLE001  (raised again in __exit__)
+                _log.error("%s: failed: %s", stage.name, type(error).__name__)
+                self.problem = self.problem or error
 
     def __call__(self, stage: Stage, *args: Any) -> StageReport:
         """Run one stage, from cache where nothing that it depends on has changed.
@@ -190,18 +201,19 @@ class StageRunner:
             outcome=_outcome(self.problem),
             problem=str(self.problem) if isinstance(self.problem, TuneTrailError) else "",
             reports=tuple(self.reports),
+            cached=tuple(self.cached),
         )
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
-        problem = error or self.problem
+        self.problem = problem = self.problem or error
         verdict = self.record().verdict
         note = f"**Verdict: {verdict}.** The model card is in the artifacts: record/README.md."
         tags = {"verdict": verdict, "cached_stages": " ".join(self.cached)}
         self.tracker.close(self.run_id, _outcome(problem), note, tags)
         if isinstance(problem, TuneTrailError):
             problem.run_id = self.run_id
-        if error is None and self.problem is not None:
-            raise self.problem
+        if problem is not None and problem is not error:
+            raise problem
 
 
 def _outcome(problem: BaseException | None) -> Literal["completed", "failed", "interrupted"]:
@@ -213,7 +225,8 @@ def _outcome(problem: BaseException | None) -> Literal["completed", "failed", "i
 def summary_line(report: StageReport) -> str:
     """Counts and verdicts of a stage on one line."""
     rows_in, rows_out = (report.metrics.get(f"num_rows_{end}") for end in ("in", "out"))
-    parts = [] if rows_in is None else [f"{rows_in:,.0f} rows in, {rows_out or 0:,.0f} out"]
+    parts = [] if rows_in is None else [f"{rows_in:,.0f} rows in"]
+    parts += [] if rows_out is None else [f"{rows_out:,.0f} rows out"]
     parts += [f"{gate.metric} {gate.verdict}" for gate in report.gates]
     return "; ".join(parts) or "done"
 

@@ -32,7 +32,7 @@ from mlflow.exceptions import MlflowException
 
 from sft_core.config import PipelineConfig
 from sft_core.reports import DatasetRef, RunRecord, StageReport
-from sft_core.store import home, locate, writing
+from sft_core.store import home, locate, make_home, writing
 
 _MAX_METRICS_A_BATCH = 1_000
 _MAX_PARAM_CHARS = 6_000
@@ -51,14 +51,13 @@ class Tracker:
     """
 
     def __init__(self) -> None:
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home()}/mlflow.db"
-        with writing(home()):
-            home().mkdir(parents=True, exist_ok=True, mode=0o700)
-            with FileLock(home() / "mlflow.lock"):
-                # Else MLflow makes a folder mlruns in the working directory.
-                os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = _artifact_root()
-                self.client = MlflowClient(self.uri)
-                self.client.search_experiments(max_results=1)
+        folder = make_home()
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder}/mlflow.db"
+        with writing(folder), FileLock(folder / "mlflow.lock"):
+            # Else MLflow makes a folder mlruns in the working directory.
+            os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = _artifact_root()
+            self.client = MlflowClient(self.uri)
+            self.client.search_experiments(max_results=1)
 
     def open(self, flow: str, config: PipelineConfig, flow_run_id: str, name: str) -> str:
         """Start the parent run with the config as its params; returns its id."""
@@ -72,13 +71,17 @@ class Tracker:
                 "prefect.flow_run_id": flow_run_id,
             },
         )
+        run_id: str = run.info.run_id
         params = [
             Param(key, value[:_MAX_PARAM_CHARS])
             for key, value in _flatten(config.model_dump(mode="json"))
         ]
-        for start in range(0, len(params), 100):
-            self.client.log_batch(run.info.run_id, params=params[start : start + 100])
-        run_id: str = run.info.run_id
+        try:
+            for start in range(0, len(params), 100):
+                self.client.log_batch(run_id, params=params[start : start + 100])
+        except BaseException:
+            self.client.set_terminated(run_id, "FAILED")
+            raise
         return run_id
 
     def _experiment(self, name: str) -> str:
@@ -162,13 +165,8 @@ class Tracker:
             self.client.set_tag(run_id, f"tunetrail.{key}", value)
         self.client.set_terminated(run_id, _STATUS[outcome])
 
-    def register(
-        self, record: RunRecord, name: str, adapter: Path, tags: Mapping[str, str], alias: str
-    ) -> str:
-        """Make a version of the registered model `name` of an adapter folder; returns its number.
-
-        The alias moves to it unless it is empty.
-        """
+    def register(self, record: RunRecord, name: str, adapter: Path, tags: Mapping[str, str]) -> str:
+        """Make a version of the registered model `name` of an adapter; returns its number."""
         run = self.client.get_run(record.run_id)
         model = self.client.create_logged_model(
             run.info.experiment_id, name=name, source_run_id=record.run_id, tags=dict(tags)
@@ -188,9 +186,11 @@ class Tracker:
             model_id=model.model_id,
             tags=dict(tags),
         )
-        if alias:
-            self.client.set_registered_model_alias(name, alias, version.version)
         return str(version.version)
+
+    def move_alias(self, name: str, alias: str, version: str) -> None:
+        """Let the alias point to a version."""
+        self.client.set_registered_model_alias(name, alias, version)
 
 
 def _artifact_root() -> str:

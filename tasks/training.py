@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from sft_core.config import ModelConfig, TrainingConfig
@@ -10,6 +12,15 @@ from sft_core.figures import curve
 from sft_core.reports import StageReport
 from sft_core.store import locate, put_bytes, put_tree
 from tasks.stage import note_timings, stage
+
+_log = logging.getLogger("tunetrail")
+
+
+def _log_progress(every: int, numbers: dict[str, float]) -> None:
+    """A line for logs at every tenth of the way; people at a terminal see the trainer's bar."""
+    step, last = int(numbers["step"]), int(numbers["max_steps"])
+    if "loss" in numbers and step * 10 // last != (step - every) * 10 // last:
+        _log.info("train: step %s of %s, loss %.4g", f"{step:,}", f"{last:,}", numbers["loss"])
 
 
 @stage("train")
@@ -31,6 +42,7 @@ def train(
             chat_template=locate(tokens.files["chat_template"]).read_text(encoding="utf-8"),
             seed=seed,
             output=Path(temporary),
+            on_progress=partial(_log_progress, config.logging_steps),
         )
         adapter = put_tree(trained.adapter, base=base.sha256)
     note_timings(trained.timings)

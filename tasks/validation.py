@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pandas as pd
 
-from data_checks.expectations import validate_features
 from data_checks.features import features_of
 from sft_core.config import ValidationConfig
 from sft_core.reports import DatasetRef, StageReport, Table
@@ -19,6 +18,9 @@ from tasks.stage import at_least, at_most, stage
 )
 def validate(data: DatasetRef, config: ValidationConfig) -> StageReport:
     """Rows that meet every expectation; `validation.html` shows the suite's results."""
+    # Great Expectations takes seconds to import: only when there is something to judge.
+    from data_checks.expectations import validate_features
+
     frame = pd.DataFrame([dict(features_of(record)) for record in read_records(data)])
     validation = validate_features(frame, config)
     expectations = Table(

@@ -2,7 +2,9 @@
 
 A statement is an in-toto Statement v1 in a DSSE envelope, signed with Ed25519 over canonical JSON
 (RFC 8785). A signed head holds the length and the last digest, so a cut-off tail is noticed. The
-local key proves integrity and possession of the key, not when something was signed.
+local key proves integrity and possession of the key, not when something was signed. An old head put
+back together with the old files is noticed only by a copy of a later statement that is kept
+elsewhere, such as the one that every run writes to MLflow.
 """
 
 from __future__ import annotations
@@ -65,14 +67,13 @@ def signing_key() -> CryptoSigner:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(folder / "lock"):
             if not path.exists():
-                signer = CryptoSigner.generate_ed25519()
-                _write(path, signer.private_bytes)
+                _write(path, CryptoSigner.generate_ed25519().private_bytes)
+            signer = CryptoSigner(load_pem_private_key(path.read_bytes(), None))
+            if not (folder / "public.pem").exists():
                 public = signer.public_key._crypto_key()
                 pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
                 _write(folder / "public.pem", pem)
-                return signer
-    private = load_pem_private_key(path.read_bytes(), None)
-    return CryptoSigner(private)
+    return signer
 
 
 def public_key(path: Path | None = None) -> SSlibKey:
@@ -132,11 +133,11 @@ def _check_tail(paths: list[Path], key: SSlibKey) -> None:
     head: dict[str, Any] = {"size": 0, "last": _FIRST}
     if head_path.exists():
         head = _opened(head_path, key, _HEAD_PAYLOAD)
-    if len(paths) == head["size"] + 1:
+    if len(paths) == head["size"] + 1 and paths:
         last = _opened(paths[-1], key, _STATEMENT_PAYLOAD)["predicate"]["previous"]
     else:
-        last = _sha256(paths[-1]) if len(paths) == head["size"] and paths else _FIRST
-    if head["last"] != last:
+        last = _sha256(paths[-1]) if paths else _FIRST
+    if head["last"] != last or len(paths) not in (head["size"], head["size"] + 1):
         raise IntegrityError(
             f"chain/head.json: signed for {head['size']} statements, found {len(paths)}. Nothing "
             "was added; run `tunetrail verify --all` to see the first difference."

@@ -16,6 +16,7 @@ from sft_core.errors import IntegrityError
 from sft_core.evaluation.summary import summarize
 from sft_core.lineage.chain import Entry, public_key, read_chain
 from sft_core.lineage.ledger import build_ledger, read_table
+from sft_core.lineage.provenance import code_provenance
 from sft_core.records import sha256_json
 from sft_core.reports import FileRef, ModelRef, RunRecord
 from sft_core.store import check, home, locate
@@ -58,8 +59,12 @@ def _verify_run(entry: Entry, chain: list[Entry]) -> Iterator[str]:
     yield f"{name}: {len(gates)} gates judged again, verdict {record.verdict}"
     yield from _check_plan(name, record, chain)
     yield from _check_ledger(name, record)
-    yield from _check_evaluation(name, record)
-    yield from _check_card(name, record)
+    if predicate["code"] == code_provenance():
+        yield from _check_evaluation(name, record)
+        yield from _check_card(name, record)
+    else:
+        commit = predicate["code"]["commit"]
+        yield f"{name}: made by other code (commit {commit}): card and metrics NOT RECOMPUTED"
     yield from _check_base(name, predicate["base"])
 
 

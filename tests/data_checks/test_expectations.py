@@ -49,7 +49,7 @@ def test_the_first_broken_expectation_gives_the_reason_and_all_are_evidence():
     "broken", [pd.DataFrame(), frame(record(*CLEAN)).drop(columns="num_chars")]
 )
 def test_an_empty_frame_or_a_missing_column_is_an_error_not_a_pass(broken):
-    with pytest.raises(DataError, match="the feature frame has"):
+    with pytest.raises(DataError, match="the feature frame fails"):
         validate_features(broken, ValidationConfig())
 
 

@@ -2,6 +2,7 @@ import gzip
 import json
 import random
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,7 @@ def test_rows_without_words_are_no_duplicates():
 def test_system_prompts_do_not_count():
     system = {"role": "system", "content": "you are a careful assistant of the clinic " * 20}
     rows = [chat(0, "my knee hurts when I walk"), chat(1, "is this mole something to worry about")]
-    rows = [r.with_messages([system, *r.messages]) for r in rows]
+    rows = [replace(r, messages=[system, *r.messages]) for r in rows]
     assert find_near_duplicates(rows, 0.5).pairs == ()
 
 

@@ -32,7 +32,13 @@ def bad_inputs():
         "line 2: byte 1 is not",
     )
     yield "utf-16", "a.jsonl", GOOD.encode("utf-16"), "is not UTF-8"
-    yield "duplicate keys", "a.jsonl", b'{"prompt": "a", "prompt": "b"}\n', "'prompt' stands twice"
+    yield (
+        "duplicate keys",
+        "a.jsonl",
+        b'{"prompt": "a", "prompt": "b"}\n',
+        "line 1: a key stands twice",
+    )
+    yield "huge number", "a.jsonl", b'{"prompt": ' + b"9" * 5_000 + b"}\n", "a number is too long"
     yield "not objects", "a.jsonl", b"[1]\n", "expected a JSON object"
     yield (
         "long line",
@@ -165,8 +171,19 @@ def test_a_row_that_does_not_fit_keeps_its_columns_for_quarantine(row, defect):
     columns = Columns(prompt="prompt", completion="completion")
     record = shape_row(7, row, columns, source)
     assert (record.row, record.meta[DEFECT], record.messages) == (7, defect, [])
-    assert record.meta["_raw"] == row
-    assert json.loads(record.to_json())["meta"]["_raw"] == row
+    assert json.loads(record.meta["_raw"]) == row
+    assert type(record).from_json(record.to_json()) == record
+
+
+def test_a_column_that_only_later_rows_have_is_found_among_the_first_hundred():
+    assert columns_of(SourceConfig(path="x.jsonl"), ["prompt", "completion"]).prompt == "prompt"
+
+
+def test_names_of_columns_are_not_quoted_because_without_a_header_they_are_data():
+    with pytest.raises(DataError) as failure:
+        columns_of(SourceConfig(path="x.csv"), ["Jane Roe 078-05-1120", "Urgent"])
+    assert "Jane" not in str(failure.value)
+    assert "Urgent" not in str(failure.value)
 
 
 def test_what_json_cannot_hold_is_kept_as_text():

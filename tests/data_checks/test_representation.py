@@ -1,5 +1,6 @@
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_mentions_are_counted_by_row():
 def test_completions_and_system_prompts_are_no_mentions():
     system = {"role": "system", "content": "You help women."}
     row = chat(0, "Hello", "She is well")
-    row = row.with_messages([system, *row.messages])
+    row = replace(row, messages=[system, *row.messages])
     audit = audit_representation([row], CONFIG)
     assert audit.metrics["num_rows_mentioning_sex_female"] == 0
 

@@ -248,3 +248,62 @@ def test_byte_order_mark_and_crlf_are_read(prefect_server, tmp_path, home):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode() * 2)
     assert [line for line, _ in read_rows(SourceConfig(path=str(path)), 1_000)] == [1, 2]
+
+
+@pytest.mark.flow
+def test_the_words_of_a_file_without_a_header_leave_no_trace(
+    prefect_server, tmp_path, home, capsys
+):
+    path = tmp_path / "letters.csv"
+    path.write_text("Patient Jane Roe SSN 078-05-1120 fever,Urgent\nanother,Routine\n")
+    config = write_config(tmp_path, json.dumps({"ingest": {"sources": [{"path": str(path)}]}}))
+    assert main(["audit", config]) == 5
+    assert "Jane" not in capsys.readouterr().err
+    for file in home.rglob("*"):
+        if file.is_file():
+            assert b"078-05-1120" not in file.read_bytes(), file
+
+
+@pytest.mark.flow
+def test_an_audit_imports_no_torch(prefect_server, tmp_path, quick_config):
+    from prefect.settings import PREFECT_API_URL
+
+    config = write_config(tmp_path, quick_config.model_dump_json())
+    script = (
+        "import sys; from flows.cli import main; "
+        f"code = main(['audit', {config!r}]); print('torch' in sys.modules, code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env=os.environ
+        | {"TUNETRAIL_HOME": str(tmp_path / "h"), "PREFECT_API_URL": PREFECT_API_URL.value()},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.split()[-2:] == ["False", "0"], done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.flow
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_command_on_a_full_disk_ends_with_one_message(prefect_server, tmp_path, quick_config):
+    from prefect.settings import PREFECT_API_URL
+
+    home = tmp_path / "home"
+    home.mkdir()
+    size = ["-o", "size=1100k"]
+    if subprocess.run(["mount", "-t", "tmpfs", *size, "tmpfs", str(home)]).returncode:
+        pytest.skip("this machine does not let tests mount a file system")
+    try:
+        done = run(
+            "audit",
+            write_config(tmp_path, quick_config.model_dump_json()),
+            TUNETRAIL_HOME=str(home),
+            PREFECT_API_URL=PREFECT_API_URL.value(),
+        )
+    finally:
+        subprocess.run(["umount", str(home)], check=True)
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr

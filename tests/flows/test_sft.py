@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from sft_core.errors import GateError, ModelError
+from sft_core.errors import GateError, IntegrityError, ModelError
 from sft_core.lineage.verification import verify
 from tests.conftest import ROOT, cached_stages, change, children, tracking
 
@@ -16,9 +16,9 @@ pytestmark = pytest.mark.flow
 
 STAGES = {
     "ingest", "validate", "protect", "deduplicate", "split", "decontaminate", "audit_bias", "plan",
-    "tokenize", "train", "evaluate", "account", "model_card", "register", "seal",
+    "tokenize", "train", "evaluate", "account", "model_card", "register", "seal", "nominate",
 }  # fmt: skip
-NEVER_CACHED = {"plan", "account", "model_card", "register", "seal"}
+NEVER_CACHED = {"plan", "account", "model_card", "register", "seal", "nominate"}
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_run_leaves_every_stage_in_mlflow_and_a_verified_record(sft, home, qui
     version = client.get_model_version_by_alias("quick", "candidate")
     assert version.run_id == run_id
     assert version.tags["verdict"] == "pass"
-    assert any("NOT CHECKED" not in line for line in verify(run_id))
+    assert not [line for line in verify(run_id) if "NOT" in line]
 
     again = sft(quick_config)
     assert cached_stages(home, again) == STAGES - NEVER_CACHED
@@ -135,3 +135,34 @@ def test_sigterm_closes_the_run_and_still_writes_the_record(prefect_server, home
     card = (home / "runs" / parent.info.run_id / "README.md").read_text()
     assert "**Verdict: fail.** The run interrupted" in card
     assert list(verify(parent.info.run_id))
+
+
+def test_a_failed_closing_stage_leaves_no_pass_no_alias_and_still_closes(sft, home, quick_config):
+    sft(quick_config)
+    chain = home / "chain"
+    (chain / "00000001.json").write_text("{}")
+    with pytest.raises(IntegrityError, match="Nothing was added|not a readable"):
+        sft(change(quick_config, training={"max_steps": 3}))
+    client = tracking(home)
+    runs = client.search_runs([client.get_experiment_by_name("quick").experiment_id])
+    assert "RUNNING" not in {run.info.status for run in runs}
+    newest = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    assert newest.info.status == "FAILED"
+    assert newest.data.tags["tunetrail.verdict"] == "fail"
+    assert client.get_model_version_by_alias("quick", "candidate").version == "1"
+
+
+def test_a_damaged_adapter_in_the_store_is_made_again(sft, home, quick_config):
+    sft(quick_config)
+    weights = next((home / "store").glob("*.dir/adapter_model.safetensors"))
+    weights.write_bytes(b"damaged")
+    run_id = sft(quick_config)
+    assert "train" not in cached_stages(home, run_id)
+    assert list(verify())
+
+
+def test_the_card_says_when_the_result_was_known_before_the_limits(sft, home, quick_config):
+    sft(quick_config)
+    lenient = change(quick_config, policy={"min_loss_gain": -50.0})
+    card = (home / "runs" / sft(lenient) / "README.md").read_text()
+    assert "its result was known when the limits of this run were sealed" in card

@@ -134,3 +134,22 @@ def test_the_command_exits_with_6_and_names_the_file(copy, capsys):
 def test_the_key_is_readable_by_the_owner_alone(copy):
     home, _ = copy
     assert oct((home / "keys" / "signing.pem").stat().st_mode & 0o777) == "0o600"
+
+
+def test_a_deleted_head_does_not_let_a_cut_chain_be_signed_again(copy):
+    home, _ = copy
+    append("note", [("a", "0" * 64)], {"text": "second"})
+    append("note", [("a", "0" * 64)], {"text": "third"})
+    (home / "chain" / "00000003.json").unlink()
+    (home / "chain" / "head.json").unlink()
+    with pytest.raises(IntegrityError, match="Nothing was added"):
+        append("note", [("a", "0" * 64)], {"text": "on top"})
+
+
+def test_a_lost_public_key_is_made_again_from_the_private_one(copy):
+    home, _ = copy
+    before = (home / "keys" / "public.pem").read_bytes()
+    (home / "keys" / "public.pem").unlink()
+    append("note", [("a", "0" * 64)], {"text": "second"})
+    assert (home / "keys" / "public.pem").read_bytes() == before
+    assert len(read_chain(public_key())) == 2
