@@ -39,8 +39,10 @@ _MAX_PARAM_CHARS = 6_000
 _DIGEST_CHARS = 36  # width of MLflow's digest column; the whole SHA-256 stands in the profile
 _STATUS = {"completed": "FINISHED", "failed": "FAILED", "interrupted": "KILLED"}
 
-for _name in ("alembic", "mlflow.store.db.utils", "mlflow.store.model_registry"):
+for _name in ("alembic", "mlflow.store.model_registry"):
     logging.getLogger(_name).setLevel(logging.WARNING)
+# It prints a traceback with the values of the failed statement before it raises the same error.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 class Tracker:

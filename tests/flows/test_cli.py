@@ -251,9 +251,7 @@ def test_byte_order_mark_and_crlf_are_read(prefect_server, tmp_path, home):
 
 
 @pytest.mark.flow
-def test_the_words_of_a_file_without_a_header_leave_no_trace(
-    prefect_server, tmp_path, home, capsys
-):
+def test_words_of_a_file_without_a_header_leave_no_trace(prefect_server, tmp_path, home, capsys):
     path = tmp_path / "letters.csv"
     path.write_text("Patient Jane Roe SSN 078-05-1120 fever,Urgent\nanother,Routine\n")
     config = write_config(tmp_path, json.dumps({"ingest": {"sources": [{"path": str(path)}]}}))

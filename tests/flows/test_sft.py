@@ -140,8 +140,8 @@ def test_sigterm_closes_the_run_and_still_writes_the_record(prefect_server, home
 def test_a_failed_closing_stage_leaves_no_pass_no_alias_and_still_closes(sft, home, quick_config):
     sft(quick_config)
     chain = home / "chain"
-    (chain / "00000001.json").write_text("{}")
-    with pytest.raises(IntegrityError, match="Nothing was added|not a readable"):
+    (chain / "00000002.json").write_text("{}")
+    with pytest.raises(IntegrityError, match="Nothing was added"):
         sft(change(quick_config, training={"max_steps": 3}))
     client = tracking(home)
     runs = client.search_runs([client.get_experiment_by_name("quick").experiment_id])
