@@ -8,6 +8,7 @@ from pathlib import Path
 # Before Prefect is imported: it reads its home once.
 os.environ["TUNETRAIL_HOME"] = tempfile.mkdtemp(prefix="tunetrail-tests-")
 os.environ.pop("MLFLOW_TRACKING_URI", None)
+os.environ["PREFECT_LOGGING_LEVEL"] = "CRITICAL"
 
 from sft_core.environment import configure_environment
 
