@@ -31,8 +31,10 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def prefect_server():
     """The embedded server, started once: it takes about 12 s."""
+    from prefect.logging.configuration import setup_logging
     from prefect.testing.utilities import prefect_test_harness
 
+    setup_logging()  # now, or its console would write to the first test's captured stream
     with prefect_test_harness(server_startup_timeout=120):
         yield
 

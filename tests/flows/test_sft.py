@@ -99,8 +99,8 @@ def test_a_gate_without_evidence_is_not_a_pass(sft, home, quick_config):
         sft(blind)
 
 
-def test_a_wrong_model_stops_before_any_work(sft, home, quick_config):
-    wrong = change(quick_config, model={"model_name_or_path": str(ROOT / "docs")})
+def test_a_wrong_model_stops_before_any_work(sft, home, tmp_path, quick_config):
+    wrong = change(quick_config, model={"model_name_or_path": str(tmp_path)})
     with pytest.raises(ModelError, match=r"has no config\.json"):
         sft(wrong)
     assert not (home / "mlflow.db").exists()
@@ -138,7 +138,7 @@ def test_sigterm_closes_the_run_and_still_writes_the_record(prefect_server, home
 
 
 def test_a_failed_closing_stage_leaves_no_pass_no_alias_and_still_closes(sft, home, quick_config):
-    sft(quick_config)
+    first = sft(quick_config)
     chain = home / "chain"
     (chain / "00000002.json").write_text("{}")
     with pytest.raises(IntegrityError, match="Nothing was added"):
@@ -149,7 +149,7 @@ def test_a_failed_closing_stage_leaves_no_pass_no_alias_and_still_closes(sft, ho
     newest = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     assert newest.info.status == "FAILED"
     assert newest.data.tags["tunetrail.verdict"] == "fail"
-    assert client.get_model_version_by_alias("quick", "candidate").version == "1"
+    assert client.get_model_version_by_alias("quick", "candidate").run_id == first
 
 
 def test_a_damaged_adapter_in_the_store_is_made_again(sft, home, quick_config):
