@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -34,6 +35,22 @@ def wait_until(ready, seconds, what):
     raise AssertionError(f"{what}: not within {seconds} s")
 
 
+@contextmanager
+def running(command, env, log):
+    """A process of the project's folder, ended with the block; a busy machine may need force."""
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=env, stdout=output, stderr=output)
+        try:
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(timeout=60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
 @pytest.fixture
 def server(home):
     """A server with a database of its own: the environment that points to it, and a client."""
@@ -46,28 +63,17 @@ def server(home):
         "PREFECT_API_URL": url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }
-    log = (home / "server.log").open("w")
-    process = subprocess.Popen(
-        prefect("server", "start", "--host", "127.0.0.1", "--port", str(port)),
-        env=env,
-        stdout=log,
-        stderr=log,
-    )
-    try:
-        with httpx.Client(base_url=url, timeout=60) as client:
+    start = prefect("server", "start", "--host", "127.0.0.1", "--port", str(port))
+    with running(start, env, home / "server.log"), httpx.Client(base_url=url, timeout=60) as client:
 
-            def healthy():
-                try:
-                    return client.get("/health").is_success
-                except httpx.TransportError:
-                    return False
+        def healthy():
+            try:
+                return client.get("/health").is_success
+            except httpx.TransportError:
+                return False
 
-            wait_until(healthy, 120, "prefect server")
-            yield env, client
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-        log.close()
+        wait_until(healthy, 120, "prefect server")
+        yield env, client
 
 
 def test_all_deployments_register_and_a_worker_completes_a_triggered_run(
@@ -92,15 +98,8 @@ def test_all_deployments_register_and_a_worker_completes_a_triggered_run(
             help_line = field.get("description") or definitions[reference]["description"]
             assert help_line, f"{section['title']}.{name} has no help line in the form"
 
-    log = (home / "worker.log").open("w")
-    worker = subprocess.Popen(
-        prefect("worker", "start", "--pool", "tunetrail"),
-        cwd=ROOT,
-        env=env,
-        stdout=log,
-        stderr=log,
-    )
-    try:
+    start = prefect("worker", "start", "--pool", "tunetrail")
+    with running(start, env, home / "worker.log"):
         config = change(quick_config, training={"max_steps": 2}).model_dump(mode="json")
         request = {"parameters": {"config": config}, "state": {"type": "SCHEDULED"}}
 
@@ -118,10 +117,6 @@ def test_all_deployments_register_and_a_worker_completes_a_triggered_run(
             return state if state["type"] in ("COMPLETED", "FAILED", "CRASHED") else None
 
         state = wait_until(ended, 240, "the triggered run")
-    finally:
-        worker.terminate()
-        worker.wait(timeout=60)
-        log.close()
     assert state["type"] == "COMPLETED", (home / "worker.log").read_text()[-3000:]
     mlflow = tracking(home)
     experiment = mlflow.get_experiment_by_name("quick").experiment_id
