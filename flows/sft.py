@@ -18,6 +18,7 @@ from tasks.deduplication import deduplicate
 from tasks.evaluation import evaluate
 from tasks.ingestion import ingest
 from tasks.model_card import write_model_card
+from tasks.permission import permit
 from tasks.privacy import protect
 from tasks.registration import nominate, register
 from tasks.sealing import seal, seal_plan
@@ -33,7 +34,8 @@ DEFAULTS = PipelineConfig()
 def check_data(run: StageRunner, config: PipelineConfig) -> dict[str, DatasetRef]:
     """The data half: train, validation and test rows that are safe to use. Imports no torch."""
     raw = run(ingest, config.ingest)
-    valid = run(validate, raw.data, config.validation)
+    usable = run(permit, raw.data, raw.files["source_rows"], config.terms)
+    valid = run(validate, usable.data, config.validation)
     safe = run(protect, valid.data, config.privacy)
     unique = run(deduplicate, safe.data, config.dedup)
     splits = run(split, unique.data, config.split).datasets

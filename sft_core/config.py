@@ -76,6 +76,9 @@ class Columns(Section):
     """Column with the licence of each row; without it the source's licence holds."""
     consent: str | None = None
     """Column with the consent state of each row; without it the source's consent holds."""
+    subject: str | None = None
+    """Column that names the person a row is about, so that all their rows can be erased. The ledger
+    holds a keyed pseudonym of it."""
 
 
 class SourceConfig(Section):
@@ -121,6 +124,19 @@ class IngestConfig(Section):
         if not self.sources:
             raise ValueError("at least one source is needed")
         return self
+
+
+class TermsConfig(Section):
+    """On what terms rows may be used. A row on other terms is left out, and by default fails the
+    run."""
+
+    allowed_licences: tuple[str, ...] | None = None
+    """Licences that a row may have; empty means any, `unknown` included."""
+    allowed_consent: tuple[str, ...] = ("given", "not needed")
+    """States of consent that a row may have; `unknown` is what a source has that states none."""
+    erasure_list: InputFile | None = None
+    """Text file, an entry a line: a row id, or a value of the subject column. Rows that match are
+    left out."""
 
 
 class ValidationConfig(Section):
@@ -171,6 +187,9 @@ class PrivacyConfig(Section):
     """Cloud keys, tokens, private keys, passwords in assignments."""
 
 
+KeptRow = Literal["earliest", "longest"]
+
+
 class DedupConfig(Section):
     """Stage 4: exact duplicates after normalisation, then verified near-duplicates."""
 
@@ -178,6 +197,9 @@ class DedupConfig(Section):
     """`keep` leaves near-duplicates in but holds each cluster in one split."""
     min_similarity: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
     """Jaccard similarity of word 5-grams from which two rows are near-duplicates."""
+    kept_row: KeptRow = "earliest"
+    """Which row of a cluster stays: the earliest, or the one with the most words (of equally long
+    ones the earliest). Of exact duplicates, which are equally long, the earliest stays."""
 
 
 class SplitConfig(Section):
@@ -315,12 +337,32 @@ class CardConfig(Section):
     """What the model is for."""
     out_of_scope: str = ""
     """What it must not be used for."""
+    data_purpose: str = ""
+    """For what the data was made, by whom, and who paid for it."""
+    data_collection: str = ""
+    """How the rows came about: from whom, by which procedure, in which time."""
+    data_annotation: str = ""
+    """Who wrote or labelled the answers, and how that was checked."""
+    data_limits: str = ""
+    """What the data is known to lack or to get wrong."""
+    data_impact: str = ""
+    """What its use could do to the people whom it speaks of, and what was done about that."""
+    data_maintenance: str = ""
+    """Who keeps the data, how errors are reported, when it is renewed or deleted."""
+    data_url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    """Where the data is described or to be had."""
+    data_published: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""
+    """Day on which the data was published, as YYYY-MM-DD."""
 
 
 class PolicyConfig(Section):
     """Every limit of the run. An empty limit means that the number is shown but not judged. The
     whole section is hashed and sealed before training starts."""
 
+    max_unlicensed_rows: Annotated[int, Field(ge=0)] | None = 0
+    """Rows that may have a licence which is not allowed; they are left out in any case."""
+    max_unconsented_rows: Annotated[int, Field(ge=0)] | None = 0
+    """Rows that may lack an allowed state of consent; they are left out in any case."""
     min_rows: Annotated[int, Field(ge=1)] | None = 50
     """Fewest rows that validation leaves."""
     max_rejected_rate: Rate | None = 0.05
@@ -365,6 +407,8 @@ class PipelineConfig(Section):
     """Seed of everything random."""
     ingest: IngestConfig = IngestConfig()
     """Stage 1: read sources into canonical records."""
+    terms: TermsConfig = TermsConfig()
+    """Licences, consent and erasure."""
     validation: ValidationConfig = ValidationConfig()
     """Stage 2: rows that cannot be trained on go to quarantine."""
     privacy: PrivacyConfig = PrivacyConfig()

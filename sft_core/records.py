@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -99,9 +99,3 @@ class Decision:
 def dropped_rows(decisions: Iterable[Decision]) -> dict[int, Decision]:
     """The decisions that take a row out, by row."""
     return {d.row: d for d in decisions if d.action == "dropped"}
-
-
-def keep(records: Iterable[Record], decisions: Iterable[Decision]) -> Iterator[Record]:
-    """The records that no decision drops, in order."""
-    gone = dropped_rows(decisions)
-    return (r for r in records if r.row not in gone)

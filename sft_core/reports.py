@@ -7,6 +7,7 @@ path; those belong to MLflow, which keeps them beside it.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -97,6 +98,21 @@ class StageReport(Frozen):
     def data(self) -> DatasetRef:
         """The rows that go on, for stages that make one data set."""
         return self.datasets["data"]
+
+    def plus(
+        self,
+        *,
+        metrics: Mapping[str, float] | None = None,
+        tables: Mapping[str, Table] | None = None,
+        files: Mapping[str, FileRef] | None = None,
+    ) -> StageReport:
+        """The report with more metrics, tables and files."""
+        fields = self.model_dump() | {
+            "metrics": self.metrics | dict(metrics or {}),
+            "tables": self.tables | dict(tables or {}),
+            "files": self.files | dict(files or {}),
+        }
+        return StageReport.model_validate(fields)
 
     @property
     def sha256(self) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, Literal
 
 from sft_core.errors import IntegrityError, StorageError
 from sft_core.records import Record, sha256_json
@@ -96,52 +97,93 @@ def _temporary(area: Path) -> Iterator[tuple[IO[bytes], Path]]:
             path.unlink(missing_ok=True)
 
 
-def _put(chunks: Iterable[bytes], suffix: str, area: str) -> tuple[str, str]:
-    """Write chunks to the store; returns the path relative to the home and the digest."""
-    digest = hashlib.sha256()
+class Incoming(io.RawIOBase):
+    """A file on its way into the store; `ref` is there once its block has ended."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self.ref = FileRef(path="", sha256="")
+
+    def writable(self) -> bool:
+        """Yes; it can be neither read nor sought."""
+        return True
+
+    def write(self, chunk: Any) -> int:
+        """Add bytes at the end."""
+        self._digest.update(chunk)
+        self._size += self._file.write(chunk)
+        return len(chunk)
+
+    def tell(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    def hexdigest(self) -> str:
+        """SHA-256 of what was written so far."""
+        return self._digest.hexdigest()
+
+
+@contextmanager
+def incoming(suffix: str, area: str = "store") -> Iterator[Incoming]:
+    """A file to write piece by piece; it gets its name when the block ends without an error."""
     folder = home() / area
     with _temporary(folder) as (file, path):
-        for chunk in chunks:
-            digest.update(chunk)
-            file.write(chunk)
+        sink = Incoming(file)
+        yield sink
         file.flush()
         os.fsync(file.fileno())
-        name = digest.hexdigest()
+        name = sink.hexdigest()
         os.replace(path, folder / f"{name}{suffix}")
-    return f"{area}/{name}{suffix}", name
+        sink.ref = FileRef(path=f"{area}/{name}{suffix}", sha256=name)
 
 
 def put_bytes(data: bytes, suffix: str) -> FileRef:
     """Store a small file; `suffix` (`.png`) tells readers what it is."""
-    path, sha256 = _put([data], suffix, "store")
-    return FileRef(path=path, sha256=sha256)
+    with incoming(suffix) as sink:
+        sink.write(data)
+    return sink.ref
 
 
 def put_file(source: Path) -> FileRef:
     """Store a copy of a file under its digest."""
-    with source.open("rb") as file:
-        path, sha256 = _put(iter(lambda: file.read(_CHUNK_BYTES), b""), source.suffix, "store")
-    return FileRef(path=path, sha256=sha256)
+    with source.open("rb") as file, incoming(source.suffix) as sink:
+        shutil.copyfileobj(file, sink, _CHUNK_BYTES)
+    return sink.ref
+
+
+class RecordFile:
+    """Records on their way into a file of canonical JSON lines."""
+
+    def __init__(self, sink: Incoming) -> None:
+        self._sink = sink
+        self.num_rows = 0
+
+    def add(self, record: Record) -> None:
+        """Write one record; memory stays flat."""
+        self._sink.write(record.to_json() + b"\n")
+        self.num_rows += 1
+
+    @property
+    def ref(self) -> DatasetRef:
+        """The data set, once the block has ended."""
+        return DatasetRef(**self._sink.ref.model_dump(), num_rows=self.num_rows)
+
+
+@contextmanager
+def record_file(area: Literal["store", "quarantine"] = "store") -> Iterator[RecordFile]:
+    """Records to store one at a time; raw text of rejected rows belongs to `quarantine`."""
+    with incoming(".jsonl", area) as sink:
+        yield RecordFile(sink)
 
 
 def put_records(records: Iterable[Record]) -> DatasetRef:
     """Store records as canonical JSON lines, one at a time: memory stays flat."""
-    count = 0
-
-    def lines() -> Iterator[bytes]:
-        nonlocal count
+    with record_file() as file:
         for record in records:
-            count += 1
-            yield record.to_json() + b"\n"
-
-    path, sha256 = _put(lines(), ".jsonl", "store")
-    return DatasetRef(path=path, sha256=sha256, num_rows=count)
-
-
-def quarantine(records: Iterable[Record]) -> FileRef:
-    """Keep the raw text of rejected rows, readable by the owner alone."""
-    path, sha256 = _put((r.to_json() + b"\n" for r in records), ".jsonl", "quarantine")
-    return FileRef(path=path, sha256=sha256)
+            file.add(record)
+    return file.ref
 
 
 def put_tree(folder: Path, base: str | None = None) -> ModelRef:
@@ -178,6 +220,12 @@ def read_records(ref: DatasetRef) -> Iterator[Record]:
     with locate(ref).open("rb") as file:
         for line in file:
             yield Record.from_json(line)
+
+
+def count_rows(ref: DatasetRef) -> int:
+    """Lines that lie there now."""
+    with locate(ref).open("rb") as file:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: file.read(_CHUNK_BYTES), b""))
 
 
 def digest_of(ref: Ref) -> str | None:

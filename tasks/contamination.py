@@ -31,11 +31,12 @@ def decontaminate(splits: dict[str, DatasetRef], config: ContaminationConfig) ->
     train = splits["train"]
     leaks = find_contaminated(read_records(train), items(), config.min_overlap)
     worst = {leak.row: leak for leak in sorted(leaks, key=lambda leak: leak.overlap)}
-    decisions = [
-        Decision(row, "dropped", "contaminated", f"{leak.item} overlap={leak.overlap:.3f}")
+    decisions = {
+        row: Decision(row, "dropped", "contaminated", f"{leak.item} overlap={leak.overlap:.3f}")
         for row, leak in worst.items()
-    ]
-    return sieve("decontaminate", train, decisions, metrics={"num_leaks": float(len(leaks))})
+    }
+    judged = ((record, decisions.get(record.row)) for record in read_records(train))
+    return sieve("decontaminate", train, judged).plus(metrics={"num_leaks": float(len(leaks))})
 
 
 def _benchmark_items(benchmark: BenchmarkFile) -> Iterator[tuple[str, str]]:

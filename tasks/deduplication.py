@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from data_checks.exact_duplicates import find_exact_duplicates
 from data_checks.near_duplicates import catch_probability, find_near_duplicates
 from sft_core.config import DedupConfig
-from sft_core.records import Decision, Record
+from sft_core.records import Decision, Record, dropped_rows
 from sft_core.reports import DatasetRef, StageReport
 from sft_core.store import read_records
 from tasks.sieve import sieve
@@ -32,14 +33,15 @@ def deduplicate(data: DatasetRef, config: DedupConfig) -> StageReport:
             decisions.append(Decision(row, "dropped", "near_duplicate", evidence))
     names = {r.row: r.row_id for r in read_records(data)}
 
-    def name_cluster(record: Record) -> Record:
-        return replace(record, cluster=names[near.clusters.get(record.row, record.row)])
+    dropped = dropped_rows(decisions)
 
-    return sieve(
-        "deduplicate",
-        data,
-        decisions,
-        name_cluster,
+    def judged() -> Iterator[tuple[Record, Decision | None]]:
+        for record in read_records(data):
+            cluster = names[near.clusters.get(record.row, record.row)]
+            decision = dropped.get(record.row)
+            yield (record if decision else replace(record, cluster=cluster)), decision
+
+    return sieve("deduplicate", data, judged()).plus(
         metrics={
             "num_exact_duplicates": float(len(exact)),
             "num_near_duplicates": float(len(near.clusters)),

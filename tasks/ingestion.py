@@ -8,12 +8,15 @@ from pathlib import Path
 
 from data_checks.reading import read_rows
 from data_checks.shaping import columns_of, shape_row
-from sft_core.config import IngestConfig
+from data_checks.terms import subject_pseudonym
+from sft_core.config import IngestConfig, SourceConfig
 from sft_core.errors import DataError
-from sft_core.lineage.ledger import SourceRow, put_source_rows
+from sft_core.keys import pseudonym_key
+from sft_core.lineage.ledger import SourceRow, source_row_file
 from sft_core.records import Record
 from sft_core.reports import StageReport, Table
-from sft_core.store import put_records, sha256_file, sha256_tree
+from sft_core.store import record_file, sha256_file, sha256_tree
+from tasks.progress import watched
 from tasks.stage import stage
 
 _HEAD_ROWS = 100
@@ -23,29 +26,16 @@ _HEAD_ROWS = 100
 @stage("ingest")
 def ingest(config: IngestConfig) -> StageReport:
     """Rows of all sources, in order, numbered through from 0."""
-    origins: list[SourceRow] = []
-    counts: list[int] = []
     digests = [_digest(source.path) for source in config.sources]
-
-    def records() -> Iterator[Record]:
+    counts = []
+    key = pseudonym_key()
+    with record_file() as data, source_row_file() as origins:
         for source in config.sources:
-            before = len(origins)
-            rows = read_rows(source, config.max_line_bytes)
-            head = list(islice(rows, _HEAD_ROWS))
-            columns = columns_of(source, list(dict.fromkeys(c for _, row in head for c in row)))
-            for line, row in chain(head, rows):
-                record = shape_row(len(origins), row, columns, source)
-                licence = row.get(columns.licence) if columns.licence else source.licence
-                consent = row.get(columns.consent) if columns.consent else source.consent
-                origins.append(
-                    SourceRow(
-                        record.row, record.row_id, source.path, line, str(licence), str(consent)
-                    )
-                )
-                yield record
-            counts.append(len(origins) - before)
-
-    data = put_records(records())
+            before = data.num_rows
+            for record, origin in watched(_rows(source, config, before, key), "ingest"):
+                data.add(record)
+                origins.add(origin)
+            counts.append(data.num_rows - before)
     for source, digest in zip(config.sources, digests, strict=True):
         if _digest(source.path) != digest:
             raise DataError(f"{source.path}: changed while it was read. Run again.")
@@ -59,9 +49,40 @@ def ingest(config: IngestConfig) -> StageReport:
         tables={
             "sources": Table(columns=("source", "licence", "consent", "rows", "sha256"), rows=rows)
         },
-        datasets={"data": data},
-        files={"source_rows": put_source_rows(origins)},
+        datasets={"data": data.ref},
+        files={"source_rows": origins.ref},
     )
+
+
+def _rows(
+    source: SourceConfig, config: IngestConfig, first: int, key: bytes
+) -> Iterator[tuple[Record, SourceRow]]:
+    """The rows of a source, numbered from `first`."""
+    rows = read_rows(source, config.max_line_bytes)
+    head = list(islice(rows, _HEAD_ROWS))
+    columns = columns_of(source, list(dict.fromkeys(c for _, row in head for c in row)))
+    for number, (line, row) in enumerate(chain(head, rows), start=first):
+        record = shape_row(number, row, columns, source)
+        licence = row.get(columns.licence) if columns.licence else source.licence
+        consent = row.get(columns.consent) if columns.consent else source.consent
+        subject = subject_pseudonym(row.get(columns.subject) if columns.subject else None, key)
+        yield (
+            record,
+            SourceRow(
+                number,
+                record.row_id,
+                source.path,
+                line,
+                _stated(licence),
+                _stated(consent),
+                subject,
+            ),
+        )
+
+
+def _stated(value: object) -> str:
+    """A licence or a state of consent; an empty cell states none."""
+    return "unknown" if value is None or value == "" else str(value)
 
 
 def _digest(name: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from data_checks.identifiers import KINDS
 from data_checks.identifiers import protect as protect_record
 from sft_core.config import PrivacyConfig
-from sft_core.records import Record
+from sft_core.records import Decision, Record
 from sft_core.reports import DatasetRef, StageReport, Table
 from sft_core.store import read_records
 from tasks.sieve import sieve
@@ -25,28 +26,24 @@ def protect(data: DatasetRef, config: PrivacyConfig) -> StageReport:
     """Rows with placeholders for what was found; the ledger gets kinds and counts, never text."""
     found: Counter[str] = Counter()
     rows: Counter[str] = Counter()
-    decisions = []
-    num_forbidden = 0
-    for record in read_records(data):
-        protected = protect_record(record, config)
-        found.update(protected.counts)
-        rows.update(protected.counts.keys())
-        num_forbidden += bool(protected.failing)
-        if protected.decision is not None:
-            decisions.append(protected.decision)
-    redacted = {d.row for d in decisions if d.action == "redacted"}
+    num_redacted = num_forbidden = 0
 
-    def change(record: Record) -> Record:
-        return protect_record(record, config).record if record.row in redacted else record
+    def judged() -> Iterator[tuple[Record, Decision | None]]:
+        nonlocal num_redacted, num_forbidden
+        for record in read_records(data):
+            protected = protect_record(record, config)
+            found.update(protected.counts)
+            rows.update(protected.counts.keys())
+            num_forbidden += bool(protected.failing)
+            decision = protected.decision
+            num_redacted += decision is not None and decision.action == "redacted"
+            yield protected.record, decision
 
+    report = sieve("protect", data, judged())
     table = tuple((kind, getattr(config, kind), found[kind], rows[kind]) for kind in KINDS)
-    return sieve(
-        "protect",
-        data,
-        decisions,
-        change,
+    return report.plus(
         metrics={
-            "num_redacted_rows": float(len(redacted)),
+            "num_redacted_rows": float(num_redacted),
             "num_forbidden_rows": float(num_forbidden),
             **{f"num_{kind}": float(found[kind]) for kind in KINDS},
         },

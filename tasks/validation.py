@@ -6,6 +6,7 @@ import pandas as pd
 
 from data_checks.features import features_of
 from sft_core.config import ValidationConfig
+from sft_core.records import dropped_rows
 from sft_core.reports import DatasetRef, StageReport, Table
 from sft_core.store import put_bytes, read_records
 from tasks.sieve import sieve
@@ -27,10 +28,9 @@ def validate(data: DatasetRef, config: ValidationConfig) -> StageReport:
         columns=("reason", "expectation", "column", "failed rows"),
         rows=tuple((e.reason, e.name, e.column, e.num_failed) for e in validation.expectations),
     )
-    return sieve(
-        "validate",
-        data,
-        validation.decisions(),
+    decisions = dropped_rows(validation.decisions())
+    judged = ((record, decisions.get(record.row)) for record in read_records(data))
+    return sieve("validate", data, judged).plus(
         tables={"expectations": expectations},
         files={"validation": put_bytes(validation.to_html().encode(), ".html")},
     )

@@ -15,11 +15,11 @@ from sft_core.card import render_card
 from sft_core.errors import IntegrityError
 from sft_core.evaluation.summary import summarize
 from sft_core.lineage.chain import Entry, public_key, read_chain
-from sft_core.lineage.ledger import build_ledger, read_table
+from sft_core.lineage.ledger import build_ledger, check_conservation
 from sft_core.lineage.provenance import code_provenance
 from sft_core.records import sha256_json
 from sft_core.reports import FileRef, ModelRef, RunRecord
-from sft_core.store import check, home, locate
+from sft_core.store import check, count_rows, home, locate
 
 _RUN = "urn:tunetrail:run:v1"
 
@@ -101,12 +101,17 @@ def _check_ledger(name: str, record: RunRecord) -> Iterator[str]:
     report = record.report("account")
     if report is None:
         return
-    sealed = read_table(report.files["ledger"])
-    joined = build_ledger(r for r in record.reports if r.stage != "account").to_pylist()
-    for expected, found in zip(sealed, joined, strict=False):
-        _expect(name, f"ledger line of row {expected['row']}", expected, found)
-    _expect(name, "number of ledger lines", len(sealed), len(joined))
-    yield f"{name}: {len(sealed):,} ledger lines follow from the stages' decisions"
+    before = [r for r in record.reports if r.stage != "account"]
+    sealed, joined = pq.read_table(locate(report.files["ledger"])), build_ledger(before)
+    if not sealed.equals(joined):
+        for expected, found in zip(sealed.to_pylist(), joined.to_pylist(), strict=False):
+            _expect(name, f"ledger line of row {expected['row']}", expected, found)
+        _expect(name, "number of ledger lines", sealed.num_rows, joined.num_rows)
+    for stage in before:
+        for key, data in stage.datasets.items():
+            _expect(name, f"rows of {stage.stage}: {key}", data.num_rows, count_rows(data))
+    check_conservation(joined, before)
+    yield f"{name}: {sealed.num_rows:,} ledger lines follow from the stages' decisions"
 
 
 def _check_evaluation(name: str, record: RunRecord) -> Iterator[str]:
