@@ -86,6 +86,15 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("run", nargs="?", help="MLflow run id; without it all runs")
     verify.add_argument("--all", action="store_true", help="all runs (the default)")
     verify.add_argument("--public-key", type=Path, help="PEM file; without it the home's own key")
+    trace = verb("trace", _trace, "tell what became of a row, and which models saw it")
+    trace.add_argument("kind", nargs="?", choices=("row", "subject"), help="what KEY names")
+    trace.add_argument(
+        "key", nargs="?", help="row: ID (8 digits or more) or FILE:LINE; subject: its key"
+    )
+    trace.add_argument("--dropped", action="store_true", help="list the rows that a run dropped")
+    trace.add_argument("--reason", help="with --dropped: only this reason (near_duplicate)")
+    trace.add_argument("--stage", help="with --dropped: only this stage")
+    trace.add_argument("--run", help="with --dropped: MLflow run id; without it the newest run")
     return parser
 
 
@@ -223,6 +232,19 @@ def _verify(args: argparse.Namespace) -> int:
             print(f"ok  {line}")
     if args.json:
         print(json.dumps({"verified": lines}, indent=2))
+    return 0
+
+
+def _trace(args: argparse.Namespace) -> int:
+    from flows.story import describe_dropped, describe_story, trace
+
+    found = trace(args)
+    if args.json:
+        print(json.dumps(found, indent=2))
+    elif args.dropped:
+        print(describe_dropped(found))
+    else:
+        print("\n\n".join(map(describe_story, found)))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sft_core.lineage.ledger import build_ledger, check_conservation, count_fates, put_table
+from sft_core.lineage.tracing import models_that_saw, read_erasures
 from sft_core.reports import RunRecord, StageReport, Table
 from tasks.stage import stage
 
@@ -13,9 +14,16 @@ def account(record: RunRecord) -> StageReport:
     ledger = build_ledger(record.reports)
     check_conservation(ledger, record.reports)
     fates = count_fates(ledger)
+    tables = {"fates": Table(columns=("fate", "rows"), rows=tuple(fates.items()))}
+    permitted = record.report("permit")
+    if permitted and (entries := read_erasures(permitted.files["erasures"])):
+        tables["models_that_saw_erased_rows"] = Table(
+            columns=("model", "version", "run", "rows trained on"),
+            rows=tuple(models_that_saw(entries)) or (("none", None, None, 0),),
+        )
     return StageReport(
         stage="account",
         metrics={"num_rows_in": ledger.num_rows},
-        tables={"fates": Table(columns=("fate", "rows"), rows=tuple(fates.items()))},
+        tables=tables,
         files={"ledger": put_table(ledger)},
     )

@@ -8,6 +8,7 @@ from data_checks.terms import Origin, Terms, read_erasure_list
 from sft_core.config import TermsConfig
 from sft_core.keys import pseudonym_key
 from sft_core.lineage.ledger import read_source_rows
+from sft_core.lineage.tracing import put_erasures
 from sft_core.records import Decision, Record
 from sft_core.reports import DatasetRef, FileRef, StageReport
 from sft_core.store import read_records
@@ -43,4 +44,5 @@ def permit(data: DatasetRef, source_rows: FileRef, config: TermsConfig) -> Stage
             "num_erasure_entries": len(erased),
             "num_unmatched_erasure_entries": len(erased - terms.matched),
         },
+        files={"erasures": put_erasures(erased)},
     )

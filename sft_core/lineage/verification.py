@@ -17,11 +17,10 @@ from sft_core.evaluation.summary import summarize
 from sft_core.lineage.chain import Entry, public_key, read_chain
 from sft_core.lineage.ledger import build_ledger, check_conservation
 from sft_core.lineage.provenance import code_provenance
+from sft_core.lineage.tracing import RUN
 from sft_core.records import sha256_json
 from sft_core.reports import FileRef, ModelRef, RunRecord
 from sft_core.store import check, count_rows, home, locate
-
-_RUN = "urn:tunetrail:run:v1"
 
 
 def verify(run_id: str | None = None, key: Path | None = None) -> Iterator[str]:
@@ -32,7 +31,7 @@ def verify(run_id: str | None = None, key: Path | None = None) -> Iterator[str]:
     """
     chain = read_chain(public_key(key))
     yield f"chain: {len(chain)} statements signed and in order"
-    runs = [e for e in chain if e.statement["predicateType"] == _RUN]
+    runs = [e for e in chain if e.statement["predicateType"] == RUN]
     if run_id is not None:
         runs = [e for e in runs if e.predicate["run_id"] == run_id]
     if not runs:
