@@ -64,7 +64,9 @@ def quick_config(tmp_path):
     return parse_config(
         {
             "name": "quick",
-            "ingest": {"sources": [{"path": str(data), "subgroups": ["sex"]}]},
+            "ingest": {
+                "sources": [{"path": str(data), "subgroups": ["sex"], "consent": "not needed"}]
+            },
             "model": {"model_name_or_path": str(ROOT / "examples/triage/base")},
             "training": {"max_steps": 4, "logging_steps": 1},
             "evaluation": {"max_items": 16, "max_new_tokens": 8, "num_resamples": 100},
