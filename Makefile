@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA := examples/triage/data/truth.json
 
-.PHONY: install demo demo-base test check format
+.PHONY: install demo demo-base test check format bench-setup
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -24,6 +24,9 @@ demo: $(DATA)
 
 demo-base: .venv/installed
 	$(BIN)/python -m examples.triage.train_base
+
+bench-setup: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 
 test: .venv/installed-dev $(DATA)
 	$(BIN)/python -m pytest

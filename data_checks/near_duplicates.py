@@ -17,21 +17,31 @@ import math
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+import pyarrow as pa
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import breadth_first_order
 
-from data_checks.minhash import Integers, sign, similarities, verify_band
-from data_checks.text import Ends, Hashes, batches, hash_words, ngram_hashes
+from data_checks.minhash import (
+    Integers,
+    Keys,
+    Sets,
+    Similarities,
+    roots,
+    sign,
+    verify_band,
+    verify_copies,
+)
+from data_checks.text import Hashes, batches, hash_words, ngram_hashes
 from sft_core.records import Record
 
 NGRAM_WORDS = 5
 NUM_BANDS = 24
 MAX_MISS_RATE = 0.01
 MAX_BAND_ROWS = 8
-MAX_BUCKET = 64
+MAX_BUCKET = 32
 """Rows in one bucket up to which all pairs are compared; above it, rows against leaders only."""
 
 MAX_COPIES = 8
@@ -39,30 +49,43 @@ MAX_COPIES = 8
 
 _SEED = 20_240_229
 
-Pair = tuple[int, int, float]
-"""Lower row, higher row, Jaccard similarity in [0, 1]."""
+KeptRow = Literal["earliest", "longest"]
+
+
+class Member(NamedTuple):
+    """A row's place in its cluster."""
+
+    first: int
+    """Earliest row of the cluster, which names it."""
+    kept: int
+    """Row that stays and stands for the others."""
+    via: int
+    """Next row on a shortest chain of verified pairs to the kept row: often that row itself."""
+    jaccard: float
+    """Similarity to `via`; 1 for the kept row, which is its own."""
 
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Verified pairs, sorted, and clusters: connected components of the graph of pairs.
+    """Verified pairs and the clusters that they make: connected components.
 
-    `clusters` maps a row to the lowest row of its cluster. Rows that are alone, and the lowest
-    rows themselves, are not listed: `clusters.get(row, row)` names any row's cluster. Two rows of
-    a cluster can be less similar than the limit, since similarity does not carry over.
+    `pairs` has the columns row, other (the higher of the two) and jaccard, sorted. `members` holds
+    every row that is in a pair. Two rows of a cluster can be less similar than the limit, since
+    similarity does not carry over.
     """
 
-    pairs: tuple[Pair, ...]
-    clusters: dict[int, int]
+    pairs: pa.Table
+    members: dict[int, Member]
 
-    def closest(self) -> dict[int, tuple[int, float]]:
-        """For each row in a pair, the row most like it (the lowest, if several) and how like."""
-        best: dict[int, tuple[int, float]] = {}
-        for low, high, similarity in self.pairs:
-            for row, other in ((low, high), (high, low)):
-                if row not in best or similarity > best[row][1]:
-                    best[row] = (other, similarity)
-        return best
+
+class _Signed(NamedTuple):
+    """What is remembered of each record: its row, length, set of grams and band keys."""
+
+    rows: Integers
+    num_words: Integers
+    digests: Hashes
+    keys: Keys
+    sets: Sets
 
 
 def band_rows(min_similarity: float) -> int:
@@ -78,101 +101,137 @@ def catch_probability(similarity: float, min_similarity: float) -> float:
     return 1.0 - (1.0 - similarity ** band_rows(min_similarity)) ** NUM_BANDS
 
 
-def find_near_duplicates(records: Iterable[Record], min_similarity: float) -> NearDuplicates:
+def find_near_duplicates(
+    records: Iterable[Record], min_similarity: float, kept_row: KeptRow = "earliest"
+) -> NearDuplicates:
     """Pairs of rows whose text (without system prompts) has at least a Jaccard similarity.
+
+    Of each cluster the earliest row is kept, or the `longest`: the one with the most words, and
+    of equally long ones the earliest. Either way the earliest row names the cluster, so that a
+    longer row that is appended later takes the place of the kept one in the cluster's split.
 
     The result does not depend on the order of the records, which are read once. Rows without a
     single word are never near-duplicates. Two bounds keep the cost linear, and leave out pairs but
     split no cluster by more than chance. Of more than 8 rows with equal sets of grams, each is
-    paired with the lowest, which stands for them all. Where more than 64 others share a bucket
-    (boilerplate), each is compared with at most 64 leaders of the bucket.
+    paired with the lowest, which stands for them all. Where more than 32 rows share a bucket
+    (boilerplate), each is compared with at most 32 leaders of the bucket, and paired with one.
+    Without such a bucket, a second run over what is kept finds nothing more.
 
-    Memory: about 500 bytes a row; the sets of grams lie in a temporary file (8 bytes a word).
+    Memory: about 300 bytes a row; the sets of grams lie in a temporary file (8 bytes a word),
+    whose pages the system may keep in memory while there is room.
     """
-    num_rows = band_rows(min_similarity)
+    with tempfile.TemporaryFile(prefix="tunetrail-") as file:
+        signed = _sign(records, band_rows(min_similarity), file)
+        parents = np.arange(signed.rows.size)
+        pairs, similarity = _verify(signed, min_similarity, parents)
+    return _cluster(pairs, similarity, signed, roots(parents), kept_row)
+
+
+def _sign(records: Iterable[Record], num_rows: int, file: IO[bytes]) -> _Signed:
+    """Read the records once; their sets of grams go to the file and are mapped from there."""
     rng = np.random.default_rng(_SEED)
     factors = rng.integers(0, 2**32, NUM_BANDS * num_rows, np.uint32) | np.uint32(1)
     shifts = rng.integers(0, 2**32, NUM_BANDS * num_rows, np.uint32)
-    rows: list[Integers] = []
-    sizes: list[Integers] = []
-    digests: list[Hashes] = []
-    keys: list[Hashes] = []
-    with tempfile.TemporaryFile(prefix="tunetrail-") as file:
-        for batch_rows, texts in batches((r.row, r.text()) for r in records):
-            grams, ends = ngram_hashes(*hash_words(texts), NGRAM_WORDS)
-            grams, ends, batch_digests, batch_keys = sign(grams, ends, factors, shifts, NUM_BANDS)
-            grams.tofile(file)
-            rows.append(np.array(batch_rows, np.int64))
-            sizes.append(np.diff(ends, prepend=0))
-            digests.append(batch_digests)
-            keys.append(batch_keys)
-        file.flush()
-        if not sizes or not any(size.any() for size in sizes):
-            return NearDuplicates((), {})
-        grams = np.asarray(np.memmap(file, np.uint64, "r"))
-        return _compare(
-            np.concatenate(rows),
-            np.concatenate(sizes),
-            np.concatenate(digests),
-            keys,
-            grams,
-            min_similarity,
-        )
+    none = np.empty(0, np.int64)
+    rows, num_words, sizes = [none], [none], [none]
+    digests = [np.empty(0, np.uint64)]
+    keys = [np.empty((NUM_BANDS, 0), np.uint32)]
+    for batch_rows, texts in batches((r.row, r.text()) for r in records):
+        words, word_ends = hash_words(texts)
+        grams, ends = ngram_hashes(words, word_ends, NGRAM_WORDS)
+        grams, ends, batch_digests, batch_keys = sign(grams, ends, factors, shifts, NUM_BANDS)
+        grams.tofile(file)
+        rows.append(np.array(batch_rows, np.int64))
+        num_words.append(np.diff(word_ends, prepend=0))
+        sizes.append(np.diff(ends, prepend=0))
+        digests.append(batch_digests)
+        keys.append(batch_keys)
+    file.flush()
+    set_ends = np.cumsum(np.concatenate(sizes))
+    some = set_ends.any()
+    return _Signed(
+        np.concatenate(rows),
+        np.concatenate(num_words),
+        np.concatenate(digests),
+        np.concatenate(keys, axis=1),
+        Sets(
+            np.asarray(np.memmap(file, np.uint64, "r")) if some else np.empty(0, np.uint64),
+            set_ends - np.concatenate(sizes),
+            set_ends,
+        ),
+    )
 
 
-def _compare(
-    rows: Integers,
-    sizes: Integers,
-    digests: Hashes,
-    batch_keys: list[Hashes],
-    grams: Hashes,
-    min_similarity: float,
-) -> NearDuplicates:
-    ends = np.cumsum(sizes)
-    order = np.lexsort((rows, digests))
-    order = order[sizes[order] > 0]
-    is_first = np.ones(order.size, np.bool_)
-    is_first[1:] = digests[order][1:] != digests[order][:-1]
-    group = np.cumsum(is_first) - 1
-    leaders = order[is_first][group]
-    stands_alone = is_first | (np.bincount(group)[group] <= MAX_COPIES)
-    same = np.stack([leaders, order], axis=1)[~stands_alone]
-    places = order[stands_alone]  # in the order of digests, then rows
-    found = [_verify_pairs(same, grams, ends, sizes, min_similarity)]
-    keys = np.concatenate(batch_keys)[places]
-    batch_keys.clear()
+def _verify(
+    signed: _Signed, min_similarity: float, parents: Integers
+) -> tuple[Integers, Similarities]:
+    """Verified pairs of positions, some listed twice; clusters are joined in `parents`."""
+    sets = signed.sets
+    order = np.lexsort((signed.rows, signed.digests))
+    order = order[sets.ends[order] > sets.starts[order]]
+    _, first, group, counts = np.unique(
+        signed.digests[order], return_index=True, return_inverse=True, return_counts=True
+    )
+    leaders = order[first][group]
+    compared = (leaders == order) | (counts[group] <= MAX_COPIES)
+    copies = np.stack([leaders, order], axis=1)[~compared]
+    found = [verify_copies(copies, sets, min_similarity, parents)]
+    places = order[compared]  # in the order of digests, so that row numbers do not matter
+    keys = signed.keys[:, places]
+    numbers = np.arange(places.size, dtype=np.uint64)
     for band in range(NUM_BANDS):
-        by_key = np.argsort(keys[:, band], kind="stable")
-        pairs, similarity = verify_band(
-            by_key, keys, band, places, grams, ends, sizes, min_similarity, MAX_BUCKET
+        entries = np.sort(keys[band].astype(np.uint64) << np.uint64(32) | numbers)
+        found.append(
+            verify_band(entries, keys, band, places, sets, min_similarity, MAX_BUCKET, parents)
         )
-        found.append((pairs, similarity))
-    pairs = np.concatenate([p for p, _ in found])
-    similarity = np.concatenate([s for _, s in found])
-    clusters = _clusters(pairs, rows)
-    named = np.sort(rows[pairs], axis=1)
-    _, once = np.unique(named, axis=0, return_index=True)
-    low, high = named[once].T
-    listed = zip(low.tolist(), high.tolist(), similarity[once].tolist(), strict=True)
-    return NearDuplicates(tuple(listed), clusters)
+    pairs, similarities = zip(*found, strict=True)
+    return np.concatenate(pairs), np.concatenate(similarities)
 
 
-def _clusters(pairs: Integers, rows: Integers) -> dict[int, int]:
-    """Row -> lowest row of its connected component, but for the lowest rows themselves."""
-    members = np.unique(pairs)
-    edges = np.searchsorted(members, pairs)
-    ones = np.ones(len(edges), np.int8)
-    graph = coo_array((ones, (edges[:, 0], edges[:, 1])), shape=(members.size, members.size))
-    number, component = connected_components(graph, directed=False)
-    lowest = np.full(number, np.iinfo(np.int64).max)
-    np.minimum.at(lowest, component, rows[members])
-    pairs_of = zip(rows[members].tolist(), lowest[component].tolist(), strict=True)
-    return {row: first for row, first in sorted(pairs_of) if row != first}
+def _cluster(
+    pairs: Integers,
+    similarity: Similarities,
+    signed: _Signed,
+    clusters: Integers,
+    kept_row: KeptRow,
+) -> NearDuplicates:
+    """Name rows by their numbers; find each cluster's first and kept row, and the chains to it."""
+    places = np.flatnonzero(np.bincount(pairs.ravel(), minlength=clusters.size))
+    places = places[np.argsort(signed.rows[places])]
+    rows = signed.rows[places]
+    nodes = np.arange(rows.size)
+    numbers = np.zeros_like(clusters)
+    numbers[places] = nodes
+    edges = np.sort(numbers[pairs], axis=1)
+    codes, once = np.unique(edges[:, 0] * rows.size + edges[:, 1], return_index=True)
+    low, high = edges[once].T
+    jaccard = similarity[once]
 
+    _, first, cluster = np.unique(clusters[places], return_index=True, return_inverse=True)
+    kept = first
+    if kept_row == "longest":
+        order = np.argsort(-signed.num_words[places], kind="stable")
+        kept = order[np.unique(cluster[order], return_index=True)[1]]
 
-def _verify_pairs(
-    pairs: Integers, grams: Hashes, ends: Ends, sizes: Integers, min_similarity: float
-) -> tuple[Integers, NDArray[np.float64]]:
-    similarity = similarities(pairs, grams, ends, sizes, min_similarity)
-    kept = similarity >= min_similarity
-    return pairs[kept], similarity[kept]
+    # A node of its own leads to all kept rows: one breadth-first walk finds every shortest chain.
+    start = rows.size
+    ends = np.append(low, np.full(kept.size, start)), np.append(high, kept)
+    graph = csr_array((np.ones(ends[0].size), ends), shape=(start + 1, start + 1))
+    _, via = breadth_first_order(graph, start, directed=False)
+    via = np.where(via[:-1] == start, nodes, via[:-1])
+    to_via = np.ones(rows.size)
+    others = via != nodes
+    codes_of = np.minimum(nodes, via) * rows.size + np.maximum(nodes, via)
+    to_via[others] = jaccard[np.searchsorted(codes, codes_of[others])]
+
+    members = map(
+        Member,
+        rows[first][cluster].tolist(),
+        rows[kept][cluster].tolist(),
+        rows[via].tolist(),
+        to_via.tolist(),
+    )
+    return NearDuplicates(
+        pa.table({"row": rows[low], "other": rows[high], "jaccard": jaccard}),
+        dict(zip(rows.tolist(), members, strict=True)),
+    )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar, cast
+from typing import Any, AnyStr, TypeVar, cast
 
 import numba
 import numpy as np
@@ -123,10 +123,10 @@ def text_hashes(word_hashes: Hashes, ends: Ends) -> Hashes:
     return hashes
 
 
-def batches(items: Iterable[tuple[Key, str]]) -> Iterator[tuple[list[Key], list[str]]]:
+def batches(items: Iterable[tuple[Key, AnyStr]]) -> Iterator[tuple[list[Key], list[AnyStr]]]:
     """Group keyed texts into batches of about two million characters, so that memory stays flat."""
     keys: list[Key] = []
-    texts: list[str] = []
+    texts: list[AnyStr] = []
     size = 0
     for key, text in items:
         keys.append(key)

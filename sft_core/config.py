@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
 from sft_core.records import sha256_json
@@ -148,14 +148,21 @@ class ValidationConfig(Section):
     """Shortest answer, in characters."""
     max_chars: PositiveInt = 100_000
     """Longest record, in characters over all messages."""
+    suite: InputFile | None = None
+    """JSON file with a Great Expectations suite of your own, judged besides the bundled one."""
 
 
-IdentifierAction = Literal["keep", "redact", "drop", "fail"]
+SecretAction = Literal["keep", "redact", "drop", "fail"]
+IdentifierAction = Literal["keep", "redact", "pseudonymize", "drop", "fail"]
+CoarseAction = Literal["keep", "redact", "pseudonymize", "generalize", "drop", "fail"]
+DateAction = Literal["keep", "redact", "pseudonymize", "generalize", "shift", "drop", "fail"]
 
 
 class PrivacyConfig(Section):
-    """Stage 3: what happens to each kind of identifier. `redact` puts a typed placeholder, `drop`
-    takes the row out, `fail` stops the run, `keep` only counts."""
+    """Stage 3: what happens to each kind of identifier. `redact` puts a numbered placeholder,
+    `pseudonymize` one that a secret key makes the same in every row, `generalize` a coarser value,
+    `shift` moves the dates of a row by the same days, `drop` takes the row out, `fail` stops the
+    run, `keep` only counts."""
 
     email: IdentifierAction = "redact"
     """E-mail addresses."""
@@ -163,31 +170,48 @@ class PrivacyConfig(Section):
     """Telephone and fax numbers."""
     ssn: IdentifierAction = "redact"
     """US social security numbers."""
+    national_id: IdentifierAction = "redact"
+    """National identity, tax and health numbers of other countries; most have check digits."""
     card: IdentifierAction = "redact"
     """Payment card numbers (issuer prefix and Luhn digit)."""
     iban: IdentifierAction = "redact"
     """Bank accounts (IBAN with its check digits)."""
-    ip: IdentifierAction = "redact"
-    """IPv4 and IPv6 addresses."""
+    account: IdentifierAction = "redact"
+    """Account and routing numbers, found by the words before them."""
+    ip: CoarseAction = "redact"
+    """IPv4 and IPv6 addresses; generalised to the network, the first three groups."""
     url: IdentifierAction = "keep"
     """Web addresses and domain names."""
-    date: IdentifierAction = "keep"
-    """Dates finer than a year."""
-    age: IdentifierAction = "redact"
-    """Ages over 89."""
+    date: DateAction = "keep"
+    """Dates finer than a year; generalised to the year."""
+    age: CoarseAction = "redact"
+    """Ages over 89; generalised to 90 or older."""
     record_number: IdentifierAction = "redact"
-    """Medical record, account, licence and device numbers, found by the words before them."""
+    """Medical record, case, specimen, customer numbers and the like, by the words before them."""
+    health_plan: IdentifierAction = "redact"
+    """Health plan, policy and member numbers."""
+    licence: IdentifierAction = "redact"
+    """Licences and certificates: drivers, professionals, NPI and DEA with their check digits."""
+    vehicle: IdentifierAction = "redact"
+    """Vehicle identification numbers (VIN with its check digit) and number plates."""
+    device: IdentifierAction = "redact"
+    """Device identifiers and serial numbers (UDI, IMEI)."""
     street: IdentifierAction = "redact"
     """Street addresses."""
-    postal_code: IdentifierAction = "redact"
-    """Postal codes, found by the words or the address around them."""
+    postal_code: CoarseAction = "redact"
+    """Postal codes, found by the words or the address around them; generalised to three signs."""
     name: IdentifierAction = "redact"
-    """Names of people after a cue (Mr, Dr, patient:, signed)."""
-    secret: IdentifierAction = "drop"
+    """Names of people after a cue (Mr, Dr, patient:, signed), and those that `ner` finds."""
+    secret: SecretAction = "fail"
     """Cloud keys, tokens, private keys, passwords in assignments."""
+    ner: InputFile | None = None
+    """Recogniser to ask as well: `presidio`, `presidio:SPACY_MODEL`, or `module:function` of yours,
+    which maps a list of texts to lists of (kind, start, end)."""
 
-
-KeptRow = Literal["earliest", "longest"]
+    @property
+    def needs_key(self) -> bool:
+        """Whether some action draws on the secret key of pseudonyms and date shifts."""
+        return not {"pseudonymize", "shift"}.isdisjoint(self.model_dump().values())
 
 
 class DedupConfig(Section):
@@ -197,7 +221,7 @@ class DedupConfig(Section):
     """`keep` leaves near-duplicates in but holds each cluster in one split."""
     min_similarity: Annotated[float, Field(ge=0.5, le=1.0)] = 0.8
     """Jaccard similarity of word 5-grams from which two rows are near-duplicates."""
-    kept_row: KeptRow = "earliest"
+    kept_row: Literal["earliest", "longest"] = "earliest"
     """Which row of a cluster stays: the earliest, or the one with the most words (of equally long
     ones the earliest). Of exact duplicates, which are equally long, the earliest stays."""
 
@@ -218,8 +242,8 @@ class BenchmarkFile(Section):
 
     path: InputFile
     """JSONL, CSV or Parquet file (also `.gz`)."""
-    columns: tuple[str, ...]
-    """Columns whose text makes up an item."""
+    columns: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Columns whose text makes up an item. Name the question alone to find it with any answer."""
 
 
 class ContaminationConfig(Section):
@@ -228,7 +252,20 @@ class ContaminationConfig(Section):
     benchmarks: tuple[BenchmarkFile, ...] = ()
     """Benchmark files to check against, besides the held-out split."""
     min_overlap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """Share of an item's word 13-grams in one training row from which the row leaks the item."""
+    """Share of an item's word 13-grams in one training row from which the row leaks the item:
+    verbatim copies. It adds to `min_similarity` where it is the lower one."""
+    min_similarity: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Share of an item's distinctive word 3-grams in one training row from which the row leaks the
+    item: copies with words or numbers changed."""
+
+
+def _sum_to_one(shares: dict[str, float]) -> dict[str, float]:
+    if len(shares) < 2 or abs(sum(shares.values()) - 1.0) > 1e-6:
+        raise ValueError("two or more shares that sum to 1 are needed")
+    return shares
+
+
+Shares = Annotated[dict[str, Annotated[float, Field(gt=0.0, lt=1.0)]], AfterValidator(_sum_to_one)]
 
 
 class BiasConfig(Section):
@@ -236,6 +273,18 @@ class BiasConfig(Section):
 
     lexicon: InputFile | None = None
     """JSON file with identity terms by dimension and group; empty means the bundled one."""
+    clinical_terms: InputFile | None = None
+    """JSON file with words whose association with a group is expected in medicine; they are shown
+    apart. Empty means the bundled one."""
+    occupations: InputFile | None = None
+    """JSON file with occupations; they are tested apart from all other words, and so with more
+    power. Empty means the bundled one."""
+    refusals: InputFile | None = None
+    """JSON file with the first words of answers that decline; empty means the bundled one."""
+    references: dict[str, Shares | Literal["equal"]] = {}
+    """Shares that the groups of a dimension should have among its mentions, such as
+    `{sex: {female: 0.5, male: 0.5}}`; `equal` means the same share for every group of the lexicon.
+    A dimension without an entry is held against the lexicon's own reference, if it states one."""
     min_mentions: PositiveInt = 20
     """Rows a group needs before it is compared."""
     num_permutations: Annotated[int, Field(ge=100, le=100_000)] = 1_000
@@ -365,6 +414,8 @@ class PolicyConfig(Section):
     """Rows that may lack an allowed state of consent; they are left out in any case."""
     min_rows: Annotated[int, Field(ge=1)] | None = 50
     """Fewest rows that validation leaves."""
+    max_failed_expectations: Annotated[int, Field(ge=0)] | None = 0
+    """Expectations about the whole data set, of your own suite, that may fail."""
     max_rejected_rate: Rate | None = 0.05
     """Share of rows that validation may reject."""
     max_forbidden_rows: Annotated[int, Field(ge=0)] | None = 0
@@ -448,3 +499,7 @@ class PipelineConfig(Section):
     def sha256(self) -> str:
         """Digest of the whole config."""
         return sha256_json(self.model_dump(mode="json"))
+
+
+DEMO = PipelineConfig(privacy=PrivacyConfig(secret="drop"))
+"""The demo run: the defaults, but for the secrets planted in it, which would stop the run."""

@@ -8,7 +8,8 @@ from dataclasses import replace
 from data_checks.exact_duplicates import find_exact_duplicates
 from data_checks.near_duplicates import catch_probability, find_near_duplicates
 from sft_core.config import DedupConfig
-from sft_core.records import Decision, Record, dropped_rows
+from sft_core.lineage.ledger import put_table
+from sft_core.records import Decision, Record
 from sft_core.reports import DatasetRef, StageReport
 from sft_core.store import read_records
 from tasks.sieve import sieve
@@ -17,36 +18,49 @@ from tasks.stage import at_most, stage
 
 @stage("deduplicate", gates=(at_most("duplicate_rate", "max_duplicate_rate"),))
 def deduplicate(data: DatasetRef, config: DedupConfig) -> StageReport:
-    """The earliest row of each cluster; with `keep`, near-duplicates stay and share its name."""
+    """One row of each cluster; with `near_duplicates: keep`, all of them under one name.
+
+    The evidence of a dropped row is `row=K`, the row that stays and stands for it, and, of a
+    near-duplicate, `jaccard=S`, their similarity. Where the row is not itself a duplicate of K,
+    `via=V` names the next row on a chain of verified pairs to K, and S is the similarity to V. All
+    verified pairs are in the file `pairs`.
+    """
     exact = find_exact_duplicates(read_records(data))
     near = find_near_duplicates(
-        (r for r in read_records(data) if r.row not in exact), config.min_similarity
+        (r for r in read_records(data) if r.row not in exact),
+        config.min_similarity,
+        config.kept_row,
     )
-    decisions = [
-        Decision(row, "dropped", "exact_duplicate", f"row={first}") for row, first in exact.items()
-    ]
-    if config.near_duplicates == "drop":
-        closest = near.closest()
-        for row in near.clusters:
-            other, similarity = closest[row]
-            evidence = f"row={other} jaccard={similarity:.3f}"
-            decisions.append(Decision(row, "dropped", "near_duplicate", evidence))
-    names = {r.row: r.row_id for r in read_records(data)}
-
-    dropped = dropped_rows(decisions)
+    num_near = sum(row != member.kept for row, member in near.members.items())
+    drops = config.near_duplicates == "drop"
 
     def judged() -> Iterator[tuple[Record, Decision | None]]:
+        names: dict[int, str] = {}
         for record in read_records(data):
-            cluster = names[near.clusters.get(record.row, record.row)]
-            decision = dropped.get(record.row)
-            yield (record if decision else replace(record, cluster=cluster)), decision
+            row = record.row
+            twin = exact.get(row, row)
+            member = near.members.get(twin)
+            kept = member.kept if member and drops else twin
+            name = names.setdefault(member.first, record.row_id) if member else record.row_id
+            if twin != row:
+                yield record, Decision(row, "dropped", "exact_duplicate", _evidence(kept, twin))
+            elif member and kept != row:
+                evidence = f"{_evidence(kept, member.via)} jaccard={member.jaccard:.3f}"
+                yield record, Decision(row, "dropped", "near_duplicate", evidence)
+            else:
+                yield replace(record, cluster=name), None
 
     return sieve("deduplicate", data, judged()).plus(
         metrics={
             "num_exact_duplicates": float(len(exact)),
-            "num_near_duplicates": float(len(near.clusters)),
-            "num_near_duplicate_pairs": float(len(near.pairs)),
-            "duplicate_rate": (len(exact) + len(near.clusters)) / max(1, data.num_rows),
+            "num_near_duplicates": float(num_near),
+            "num_near_duplicate_pairs": float(near.pairs.num_rows),
+            "duplicate_rate": (len(exact) + num_near) / max(1, data.num_rows),
             "catch_probability": catch_probability(config.min_similarity, config.min_similarity),
         },
+        files={"pairs": put_table(near.pairs)},
     )
+
+
+def _evidence(kept: int, via: int) -> str:
+    return f"row={kept}" if kept == via else f"row={kept} via={via}"

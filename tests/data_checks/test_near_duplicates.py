@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 
 from data_checks.near_duplicates import (
     MAX_BUCKET,
-    NearDuplicates,
+    Member,
     band_rows,
     catch_probability,
     find_near_duplicates,
 )
+from data_checks.splitting import split_of
 from data_checks.text import words
+from sft_core.config import SplitConfig
 from sft_core.records import Record
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -25,6 +27,18 @@ SHARED = Path(__file__).parents[3] / "shared"
 def chat(row, prompt, completion=""):
     messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
     return Record(row, str(row), messages)
+
+
+def pairs_of(found):
+    return {(pair["row"], pair["other"]): pair["jaccard"] for pair in found.pairs.to_pylist()}
+
+
+def clusters_of(found):
+    """Sets of rows, whatever their names."""
+    clusters = defaultdict(set)
+    for row, member in found.members.items():
+        clusters[member.first].add(row)
+    return {frozenset(rows) for rows in clusters.values()}
 
 
 def gram_set(text):
@@ -70,27 +84,29 @@ def test_hand_computed_similarity():
     first = "a b c d e f g h i j k l m n"
     second = "A, b c d e f g h i j k l m: Z"
     found = find_near_duplicates([chat(3, first), chat(7, second)], 0.8)
-    assert found == NearDuplicates(((3, 7, 9 / 11),), {7: 3})
+    assert found.pairs.to_pylist() == [{"row": 3, "other": 7, "jaccard": 9 / 11}]
+    assert found.members == {3: Member(3, 3, 3, 1.0), 7: Member(3, 3, 3, 9 / 11)}
     # Changing the word in the middle changes 5 grams: 5 shared of 5 + 5 + 5.
     third = "a b c d e f Z h i j k l m n"
-    assert find_near_duplicates([chat(0, first), chat(1, third)], 0.5).pairs == ()
+    assert not find_near_duplicates([chat(0, first), chat(1, third)], 0.5).members
 
 
 def test_short_texts_are_compared_as_a_whole():
     rows = [chat(0, "fever and chills"), chat(1, "Fever, and chills!"), chat(2, "fever or chills")]
-    assert find_near_duplicates(rows, 0.5) == NearDuplicates(((0, 1, 1.0),), {1: 0})
+    assert pairs_of(find_near_duplicates(rows, 0.5)) == {(0, 1): 1.0}
 
 
 def test_rows_without_words_are_no_duplicates():
-    assert find_near_duplicates([chat(0, "?!"), chat(1, "?!")], 0.8) == NearDuplicates((), {})
-    assert find_near_duplicates([], 0.8) == NearDuplicates((), {})
+    for rows in ([chat(0, "?!"), chat(1, "?!")], []):
+        found = find_near_duplicates(rows, 0.8)
+        assert (found.pairs.num_rows, found.members) == (0, {})
 
 
 def test_system_prompts_do_not_count():
     system = {"role": "system", "content": "you are a careful assistant of the clinic " * 20}
     rows = [chat(0, "my knee hurts when I walk"), chat(1, "is this mole something to worry about")]
     rows = [replace(r, messages=[system, *r.messages]) for r in rows]
-    assert find_near_duplicates(rows, 0.5).pairs == ()
+    assert not find_near_duplicates(rows, 0.5).members
 
 
 @pytest.mark.parametrize("min_similarity", [0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1.0])
@@ -109,20 +125,53 @@ def test_planted_edits_against_brute_force():
     texts = planted_texts(4000, seed=1)
     truth = brute_force(texts, 0.8)
     found = find_near_duplicates((chat(i, text) for i, text in enumerate(texts)), 0.8)
-    similarity = {(low, high): value for low, high, value in found.pairs}
+    similarity = pairs_of(found)
     assert len(truth) > 400
     assert len(truth.keys() & similarity.keys()) >= 0.99 * len(truth)
     assert all(truth[pair] == value for pair, value in similarity.items())  # precision 1
 
 
+def windows(*starts, size=60):
+    """Texts of 60 running words: two that are d words apart share 56 - d of 56 + d grams."""
+    return [" ".join(f"w{k}" for k in range(start, start + size)) for start in starts]
+
+
 def test_a_cluster_is_named_by_its_lowest_row_and_may_be_a_chain():
-    texts = [" ".join(f"w{k}" for k in range(start, start + 60)) for start in (0, 2, 4, 6)]
-    rows = [chat(row, text) for row, text in zip((9, 4, 6, 12), texts, strict=True)]
+    rows = [chat(row, text) for row, text in zip((9, 4, 6, 12), windows(0, 2, 4, 6), strict=True)]
     found = find_near_duplicates(rows, 0.9)
     # Neighbours share 54 of 56 grams: 54 / 58 = 0.931. Every second: 52 / 60 = 0.867.
-    assert {(low, high) for low, high, _ in found.pairs} == {(4, 9), (4, 6), (6, 12)}
-    assert found.clusters == {6: 4, 9: 4, 12: 4}
-    assert found.closest()[12] == (6, pytest.approx(54 / 58))
+    assert set(pairs_of(found)) == {(4, 9), (4, 6), (6, 12)}
+    assert found.members == {
+        4: Member(4, 4, 4, 1.0),
+        6: Member(4, 4, 4, 54 / 58),
+        9: Member(4, 4, 4, 54 / 58),
+        12: Member(4, 4, 6, 54 / 58),  # not similar to row 4 itself
+    }
+
+
+def test_the_longest_row_stays_and_the_earliest_names_the_cluster():
+    short, *rest = windows(0, 2, 4)
+    longest = windows(2, size=64)[0]
+    rows = [chat(row, text) for row, text in enumerate((short, *rest, longest, longest))]
+    found = find_near_duplicates(rows, 0.9, "longest")
+    # Of two equally long rows, 3 and 4, the earlier one stays. It holds all 56 grams of row 1 and
+    # of row 2 among its 60 (0.933); with row 0 it shares 54 of 62 (0.871), so row 0 goes via 1.
+    assert {row: member.kept for row, member in found.members.items()} == dict.fromkeys(range(5), 3)
+    assert {member.first for member in found.members.values()} == {0}
+    assert found.members[0] == Member(0, 3, 1, 54 / 58)
+    assert found.members[1] == Member(0, 3, 3, 56 / 60)
+
+
+def test_a_longer_row_that_is_appended_moves_no_split():
+    config = SplitConfig()
+    for seed in range(30):
+        texts = [" ".join(f"s{seed}w{k}" for k in range(size)) for size in (60, 61, 63)]
+        rows = [chat(10 * seed + k, text) for k, text in enumerate(texts)]
+        before = find_near_duplicates(rows[:2], 0.9, "longest").members
+        after = find_near_duplicates(rows, 0.9, "longest").members
+        assert {m.kept for m in after.values()} != {m.kept for m in before.values()}
+        splits = {split_of(str(m.first), config) for m in [*before.values(), *after.values()]}
+        assert len(splits) == 1
 
 
 def test_crowded_buckets_stay_one_cluster_at_linear_cost():
@@ -130,8 +179,8 @@ def test_crowded_buckets_stay_one_cluster_at_linear_cost():
     count = 40 * MAX_BUCKET
     rows = [chat(row, f"{form} ticket {row}") for row in range(count)]
     found = find_near_duplicates(rows, 0.8)
-    assert found.clusters == dict.fromkeys(range(1, count), 0)
-    assert len(found.pairs) < count * MAX_BUCKET
+    assert clusters_of(found) == {frozenset(range(count))}
+    assert found.pairs.num_rows < count * MAX_BUCKET
 
 
 texts_of_few_words = st.lists(
@@ -139,25 +188,65 @@ texts_of_few_words = st.lists(
 )
 
 
-@given(texts_of_few_words, st.randoms(use_true_random=False), st.sampled_from([0.5, 0.8, 1.0]))
-@settings(deadline=None, max_examples=30)
-def test_order_does_not_matter(texts, rng, min_similarity):
+@given(
+    texts_of_few_words,
+    st.randoms(use_true_random=False),
+    st.sampled_from([0.5, 0.8, 1.0]),
+    st.sampled_from(["earliest", "longest"]),
+)
+@settings(deadline=None, max_examples=50)
+def test_order_does_not_matter(texts, rng, min_similarity, kept_row):
     rows = [chat(i, text) for i, text in enumerate(texts)]
-    shuffled = rng.sample(rows, len(rows))
-    assert find_near_duplicates(rows, min_similarity) == find_near_duplicates(
-        shuffled, min_similarity
-    )
+    found = find_near_duplicates(rows, min_similarity, kept_row)
+    assert found == find_near_duplicates(rng.sample(rows, len(rows)), min_similarity, kept_row)
 
 
-@given(texts_of_few_words)
-@settings(deadline=None, max_examples=30)
-def test_what_remains_has_no_pairs(texts):
+@given(st.integers(0, 10_000), st.randoms(use_true_random=False))
+@settings(deadline=None, max_examples=20)
+def test_new_row_numbers_change_neither_pairs_nor_clusters(seed, rng):
+    texts = planted_texts(60, seed)
+    numbers = rng.sample(range(100), len(texts))
+    found = find_near_duplicates([chat(i, text) for i, text in enumerate(texts)], 0.8)
+    other = find_near_duplicates([chat(i, t) for i, t in zip(numbers, texts, strict=True)], 0.8)
+    assert pairs_of(other) == {
+        tuple(sorted((numbers[low], numbers[high]))): value
+        for (low, high), value in pairs_of(found).items()
+    }
+    renamed = {frozenset(numbers[row] for row in rows) for rows in clusters_of(found)}
+    assert clusters_of(other) == renamed
+
+
+@given(texts_of_few_words, st.sampled_from(["earliest", "longest"]))
+@settings(deadline=None, max_examples=50)
+def test_what_remains_has_no_pairs(texts, kept_row):
     rows = [chat(i, text) for i, text in enumerate(texts)]
-    found = find_near_duplicates(rows, 0.8)
-    kept = [r for r in rows if r.row not in found.clusters]
-    assert find_near_duplicates(kept, 0.8) == NearDuplicates((), {})
+    found = find_near_duplicates(rows, 0.8, kept_row)
+    gone = {row for row, member in found.members.items() if member.kept != row}
+    again = find_near_duplicates([r for r in rows if r.row not in gone], 0.8, kept_row)
+    assert (again.pairs.num_rows, again.members) == (0, {})
+
+
+@given(texts_of_few_words | st.integers(0, 10_000).map(lambda seed: planted_texts(40, seed)))
+@settings(deadline=None, max_examples=50)
+def test_pairs_are_true_and_lead_to_the_kept_row_and_no_pair_straddles(texts):
+    rows = [chat(i, text) for i, text in enumerate(texts)]
+    found = find_near_duplicates(rows, 0.8, "longest")
+    pairs = pairs_of(found)
     truth = brute_force(texts, 0.8)
-    assert all(truth[low, high] == similarity for low, high, similarity in found.pairs)
+    assert all(truth[pair] == similarity for pair, similarity in pairs.items())
+    config = SplitConfig(test_rate=0.3, validation_rate=0.3)
+    for low, high in pairs:
+        assert found.members[low].first == found.members[high].first
+        ends = (split_of(rows[found.members[row].first].row_id, config) for row in (low, high))
+        assert len(set(ends)) == 1
+    for row, member in found.members.items():
+        if row == member.kept:
+            assert member.via == row
+            continue
+        assert member.jaccard == pairs[tuple(sorted((row, member.via)))]
+        for _ in texts:
+            row = found.members[row].via
+        assert row == member.kept
 
 
 def test_planted_near_duplicates_in_real_text():
@@ -173,15 +262,14 @@ def test_planted_near_duplicates_in_real_text():
         tokens[rng.randrange(len(tokens))] = "planted"
         texts.append(" ".join(tokens))
     truth = brute_force(texts, 0.8)
-    pairs = find_near_duplicates([chat(i, text) for i, text in enumerate(texts)], 0.8).pairs
-    found = {(low, high) for low, high, _ in pairs}
-    assert found <= truth.keys()
+    found = pairs_of(find_near_duplicates([chat(i, text) for i, text in enumerate(texts)], 0.8))
+    assert found.keys() <= truth.keys()
     assert len(found) >= 0.99 * len(truth)
 
 
 def test_many_copies_stay_one_cluster_and_are_each_paired_with_the_lowest():
     rows = [chat(row, "one two three four five six") for row in range(200)]
     found = find_near_duplicates(rows, 0.8)
-    assert found.pairs == tuple((0, row, 1.0) for row in range(1, 200))
+    assert pairs_of(found) == {(0, row): 1.0 for row in range(1, 200)}
     few = find_near_duplicates(rows[:4], 0.8)
-    assert [pair[:2] for pair in few.pairs] == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert list(pairs_of(few)) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
