@@ -15,7 +15,8 @@ def split_of(cluster: str, config: SplitConfig) -> Literal["train", "validation"
 
     No other row has a say, so appended data move no row, and rows of one cluster never straddle
     two splits. A row can change its split only with its cluster's name: when an earlier
-    near-duplicate of it is put before it, or a new row joins two clusters that are both kept.
+    near-duplicate of it is put before it, or when a new row joins its cluster to an earlier one
+    and it still stays (near-duplicates are kept, or it is the longest).
     """
     digest = hashlib.sha256(f"{config.salt}:{cluster}".encode()).digest()
     position = int.from_bytes(digest[:8], "big") / _SPACE
