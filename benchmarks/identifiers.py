@@ -67,6 +67,8 @@ TITLED = re.compile(r"(?:Mr|Mrs|Ms|Miss|Dr|Mx|Sir|Prof|Professor|Doctor|Madam|Re
 
 Texts = tuple[str, ...]
 
+_CONFIG = PrivacyConfig()
+
 
 def recall_on_gold() -> dict[str, tuple[int, int]]:
     """Gold spans found and gold spans in all, by entity."""
@@ -185,7 +187,7 @@ def seconds(function: Callable[[Any], object], items: Sequence[Any], repeats: in
 
 
 def _protect(record: Record) -> object:
-    return protect(record, PrivacyConfig())
+    return protect(record, _CONFIG)
 
 
 def _protect_all(records: list[Record]) -> float:
@@ -212,7 +214,7 @@ def speed(name: str, rows: list[Texts], repeats: int) -> dict[str, Any]:
     with get_context("spawn").Pool(2) as pool:
         halves = pool.map(_protect_all, [records[::2], records[1::2]])
     return {
-        "corpus": name,
+        "on": name,
         "rows": len(rows),
         "chars_a_row": round(num_chars / len(rows)),
         "scan_rows_s_core": len(rows) / scan,
@@ -238,25 +240,23 @@ def main() -> None:
         speed("medquad", medquad()[:size], repeats),
     ]
     recalls = [
-        {"entity": entity, "recall": hits / n, "n": n}
+        {"on": f"gold {entity}", "recall": hits / n, "n": n}
         for entity, (hits, n) in recall_on_gold().items()
     ]
     kinds, num_titled, num_documents = alarms()
     all_alarms = sum(kinds.values())
     found = [
-        {"alarms_per_1000": "all but dates", "value": 1000 * all_alarms / num_documents},
+        {"on": "alarms, all but dates", "per_1000": 1000 * all_alarms / num_documents},
         {
-            "alarms_per_1000": "without names after a title",
-            "value": 1000 * (all_alarms - num_titled) / num_documents,
+            "on": "alarms, without names after a title",
+            "per_1000": 1000 * (all_alarms - num_titled) / num_documents,
         },
         *(
-            {"alarms_per_1000": kind, "value": 1000 * n / num_documents}
+            {"on": f"alarms, {kind}", "per_1000": 1000 * n / num_documents}
             for kind, n in kinds.items()
         ),
     ]
-    ratios = {
-        f"scan/{s['corpus']}": s["scan_rows_s_core"] / s["ungated_rows_s_core"] for s in speeds
-    }
+    ratios = {f"scan/{s['on']}": s["scan_rows_s_core"] / s["ungated_rows_s_core"] for s in speeds}
     publish(args, [*speeds, *recalls, *found], ratios)
     if args.write:
         text = json.dumps(safe_harbor_recall(), indent=2) + "\n"

@@ -96,7 +96,7 @@ def _name(match: re.Match[str]) -> Span | None:
 
 
 def _street(gate: str, pattern: str) -> Detector:
-    return Detector("street", gate, re.compile(pattern))
+    return Detector("street", gate, re.compile(pattern), reach=400)
 
 
 DETECTORS = (
@@ -156,6 +156,7 @@ DETECTORS = (
             rf"(?P<v>[0-9]{{1,6}}[A-Za-z]?(?:[ ][0-9]{{1,6}})?[ ]"
             rf"{_NO_STREET}{_WORD}(?:[ ]{_WORD}){{0,3}}(?:[ ][0-9]{{1,5}}\b)?{_TAIL})"
         ),
+        reach=400,
     ),
     Detector(
         "street",
@@ -166,6 +167,7 @@ DETECTORS = (
             r"|(?:office|station) is (?:at|on))\b):?\s{1,3}"
             rf"(?P<v>{_WORD}(?:[ ]{_WORD}){{0,3}}[ ][0-9]{{1,5}}[A-Za-z]?\b{_TAIL})"
         ),
+        reach=400,
     ),
     # A line that is number, capitalised words, number: 20789 Allika 46
     _street(
@@ -184,7 +186,7 @@ DETECTORS = (
         rf"\b(?:{_STATES})[ ]{{1,2}}[0-9]{{5}}",
         re.compile(
             rf"(?:[,\n][ ]*|[a-z][ ])(?:{_STATES})[ ]{{1,2}}"
-            r"(?P<v>[0-9]{5}(?:-[0-9]{4})?)(?![\w-])"
+            r"(?P<v>[0-9]{5}(?:-[0-9]{4})?)(?![\w*-])"
         ),
     ),
     Detector(
@@ -193,13 +195,13 @@ DETECTORS = (
         re.compile(
             r"(?i)\b(?:zip|post(?:al)?[ ]?code|PLZ)\b(?:[ _]?code)?"
             r"(?:[ \t]*(?:is|was|[:#=]))*[ \t]*"
-            r"(?P<v>(?=[A-Z0-9 -]{0,6}[0-9])[A-Z0-9]{2,6}(?:[ -][A-Z0-9]{2,4})?)(?![\w])"
+            r"(?P<v>(?=[A-Z0-9 -]{0,6}[0-9])[A-Z0-9]{2,6}(?:[ -][A-Z0-9]{2,4})?)(?![\w*]| ?\*)"
         ),
     ),
     # Portugal and Brazil, beside a place name.
     Detector(
         "postal_code",
-        r"[0-9]{4}-[0-9]{3}",
+        r"[^ -@\[-`{-~][ ,]{1,2}[0-9]{4,5}-[0-9]{3}|[0-9]{4}-[0-9]{3}[ ,]{1,2}[^ -@\[-~]",
         re.compile(
             rf"(?<=\w[ ,])[ ]?(?P<v>[0-9]{{4,5}}-[0-9]{{3}})(?![\w-])(?=[ ,]{{1,2}}{_WORD})"
             rf"|(?<!\w)[{_UPPER}]\w{{2,40}}[ ,]{{1,2}}(?P<w>[0-9]{{4,5}}-[0-9]{{3}})(?![\w=>-])"
@@ -218,9 +220,10 @@ DETECTORS = (
     # Mr Jones, Dr. Ana de Silva
     Detector(
         "name",
-        rf"\b(?:{_TITLE})\.? [^a-z0-9]",
-        re.compile(rf"\b(?:{_TITLE})\.?[ ](?P<v>{_NAME})"),
+        rf"\b(?:{_TITLE})\.? [^ -@\[-~]",
+        re.compile(rf"(?<![\w&])(?:{_TITLE})\.?[ ](?P<v>{_NAME})"),
         _name,
+        reach=170,
     ),
     # Patient: Ana; name: Ana Silva; Nurse: Ana Silva
     Detector(
@@ -228,12 +231,14 @@ DETECTORS = (
         rf"(?i:\b(?:{_ROLE}))[ \t]*[:=][ \t]*[^a-z0-9]",
         re.compile(rf"(?i:\b(?:{_ROLE}))[ \t]*[:=][ \t]*(?P<v>(?=[\w.'’-]+[ ][{_UPPER}]){_NAME})"),
         _name,
+        reach=170,
     ),
     Detector(
         "name",
         rf"(?i)\b(?:{_LABEL})[ \t]*[:=]",
         re.compile(rf"(?i:\b(?:{_LABEL}))[ \t]*[:=][ \t]*\n?[ \t]*(?P<v>{_NAME})"),
         _name,
+        reach=170,
     ),
     # my name is Ana; Sincerely, Ana Silva
     Detector(
@@ -246,5 +251,6 @@ DETECTORS = (
             rf"|\b[Dd]ear)\s{{1,3}}(?P<v>{_NAME})"
         ),
         _name,
+        reach=170,
     ),
 )

@@ -53,6 +53,10 @@ _CARD_RANGES: tuple[tuple[str, str, range | tuple[int, ...]], ...] = (
     ("4", "4", (13, 16, 19)),
 )
 
+_VIN_SIGNS = "0123456789ABCDEFGHJKLMNPRSTUVWXYZ"
+_VIN_VALUES = "012345678912345678123457923456789"
+_VIN_WEIGHTS = (8, 7, 6, 5, 4, 3, 2, 10, 0, 9, 8, 7, 6, 5, 4, 3, 2)
+
 
 def luhn(digits: str) -> bool:
     """Whether the last digit is right by ISO/IEC 7812-1 annex B (Luhn)."""
@@ -107,15 +111,14 @@ def is_dea(code: str) -> bool:
     return len(d) == 7 and (d[0] + d[2] + d[4] + 2 * (d[1] + d[3] + d[5])) % 10 == d[6]
 
 
-def is_nhs(digits: str) -> bool:
-    """NHS number (England, Wales): 10 digits, weights 10 to 2, mod 11.
+def is_vin(code: str) -> bool:
+    """Vehicle identification number with the check digit that North America prescribes.
 
-    Source: NHS Data Dictionary, "NHS number".
+    Source: 49 CFR 565.15 (c): letters have values, place 9 is the weighted sum mod 11, 10 as X.
     """
-    if len(digits) != 10:
-        return False
-    check = 11 - sum(int(d) * w for d, w in zip(digits, range(10, 1, -1), strict=False)) % 11
-    return check % 11 == int(digits[9]) and check != 10
+    values = {c: int(v) for c, v in zip(_VIN_SIGNS, _VIN_VALUES, strict=True)}
+    total = sum(values[c] * w for c, w in zip(code, _VIN_WEIGHTS, strict=True))
+    return "0123456789X"[total % 11] == code[8]
 
 
 def is_date(parts: tuple[int, int, int]) -> bool:

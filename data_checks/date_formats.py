@@ -13,6 +13,12 @@ import re
 from data_checks.check_digits import is_date
 from data_checks.scanning import Detector, Span
 
+MONTHS = (
+    *("January", "February", "March", "April", "May", "June", "July", "August"),
+    *("September", "October", "November", "December"),
+)
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
 _MONTH = (
     "Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?"
     "|Sept?(?:ember)?|Oct(?:ober)?|Nov(?:ember)?|Dec(?:ember)?"
@@ -52,6 +58,7 @@ DETECTORS = (
             r"(?![\w/*=]|[.,-][0-9])"
         ),
         _date,
+        reach=60,
     ),
     # 3 May 2004, 3rd of May, 03-MAY-04.
     Detector(
@@ -62,19 +69,21 @@ DETECTORS = (
             rf"(?:{_MONTH}|{_MONTH.upper()}|{_LOWER_MONTH}|{_LOWER_MONTH.upper()})\b\.?"
             r"(?:,?[ -]{1,2}(?:[12][0-9]{3}|[0-9]{2})(?![0-9]|[.,:][0-9]))?"
         ),
+        reach=30,
     ),
     # May 3, 2004; May 3rd; May 2004.
     Detector(
         "date",
-        rf"(?i)\b(?:{_MONTH_START})[a-z]*\.?,?(?: of)?[ -][0-9]",
+        rf"(?i)\b(?:{_MONTH})\.?,?(?: of)?[ -][0-9]",
         re.compile(
             rf"\b(?:{_MONTH}|{_MONTH.upper()}|{_LOWER_MONTH})\.?"
             r"(?:,?(?: of)?[ -](?:1[6-9]|20)[0-9]{2}(?![\w]|[.,][0-9])"
             r"|[ -](?:[12][0-9]|3[01]|0?[1-9])(?:st|nd|rd|th)?(?![\w%]|[.:/][0-9]|,[0-9]{3})"
             r"(?:,? (?:1[6-9]|20)[0-9]{2}\b)?)"
         ),
+        reach=30,
     ),
-    Detector("date", rf"(?i)\b{_DAY}\b", re.compile(rf"(?i)\b{_DAY}\b")),
+    Detector("date", rf"(?i)\b{_DAY}\b", re.compile(rf"(?i)\b{_DAY}\b"), reach=10),
     # Not the upper end of a range, `18 to 95 years old`, which describes a population.
     Detector(
         "age",

@@ -1,4 +1,4 @@
-"""The formats of identifiers that have digits or a syntax: who they are for is in each comment.
+"""Addresses of the net, telephones, cards, bank accounts: formats that prove themselves.
 
 A format earns its place by public documentation, not by a corpus. In clinical text numbers are
 everywhere (doses, pressures, PMIDs), so that a bare number needs a word before it, a check digit,
@@ -10,16 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from data_checks.check_digits import (
-    iban_length,
-    is_card,
-    is_dea,
-    is_iban,
-    is_nhs,
-    is_npi,
-    is_ssn,
-    luhn,
-)
+from data_checks.check_digits import iban_length, is_card, is_iban, is_ssn, luhn
 from data_checks.date_formats import is_numeric_date
 from data_checks.scanning import Detector, Span
 
@@ -85,20 +76,6 @@ def _url(match: re.Match[str]) -> Span | None:
     return match.start(), match.start() + len(match[0].rstrip(".,;:!?'*_)"))
 
 
-def _record_number(match: re.Match[str]) -> Span | None:
-    value = match["v"].rstrip("-/.")
-    if len(_digits(value)) < 4 or is_numeric_date(value):
-        return None
-    return match.start("v"), match.start("v") + len(value)
-
-
-def _checked(match: re.Match[str]) -> Span | None:
-    """A number with the check digit of the register that the word before it names."""
-    code = match["v"].replace(" ", "").replace("-", "")
-    check = {"NPI": is_npi, "DEA": is_dea, "NHS": is_nhs}[match["register"].upper()]
-    return match.span("v") if check(code) else None
-
-
 _IPV4 = r"(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])"
 _EXTENSION = r"(?:[ ,]{0,2}(?:x|ext\.?|extension)[ .]{0,2}[0-9]{1,5})?"
 _GROUPED = r"\(?[0-9]{2,5}\)?(?:[ .\u00a0\u2010\u2011\u2013-]{1,2}\(?[0-9]{2,7}\)?){1,4}"
@@ -107,15 +84,6 @@ _PHONE_CUE = (
     r"|call(?:ed|ing)?|reach|ring|contact|answering|messages?|registered|desk|voicemail"
 )
 _STRONG_PHONE_CUE = r"(?:tele)?phone|tel|mobile|cell|fax|pager|hotline|whatsapp|voicemail|desk"
-_RECORD_CUE = (
-    r"MRN|M\.R\.N\.?|NHS|HICN|MBI|IMEI|VIN|acct|a/c|(?:medical |health |hospital )?record"
-    r"|patient|chart|(?:bank |checking |savings )?account|polic(?:y|ies)|member(?:ship)?"
-    r"|subscriber|beneficiary|insurance|medicare|medicaid|health plan|claim|encounter|visit"
-    r"|(?:driver'?s?'? |medical |nursing |professional )?licen[cs]e(?: plate)?|passport|certificate"
-    r"|serial|device|UDI|pacemaker|implant|vehicle|number plate|employee|student|tax(?:payer)?"
-    r"|national|identity|identification|case|specimen|routing|customer|user"
-)
-_RECORD_VALUE = r"[A-Z0-9](?:[A-Z0-9]|[-/.](?=[A-Z0-9])){3,24}(?![A-Za-z0-9])"
 
 DETECTORS = (
     # RFC 5322 dot-atoms with letters of any script (RFC 6531).
@@ -123,6 +91,7 @@ DETECTORS = (
         "email",
         r"[^\s@]@[^\s@]+\.",
         re.compile(r"(?<![\w.+-])[\w.%+'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_][\w-]{1,62}"),
+        reach=130,
     ),
     # ISO 13616.
     Detector(
@@ -175,38 +144,6 @@ DETECTORS = (
         re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"),
         _ipv6,
     ),
-    # Registers with a check digit, after their name.
-    Detector(
-        "record_number",
-        r"(?i)\b(?:npi|dea|nhs)\b[^0-9]{0,24}[0-9]{3}",
-        re.compile(
-            r"(?i)\b(?P<register>NPI|DEA|NHS)\b(?:[ \t]*(?:number|no\.?|id|is|registration|#|:))*"
-            r"[ \t]*(?P<v>[A-Z][A-Z9][0-9]{7}|[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{4})(?![A-Za-z0-9])"
-        ),
-        _checked,
-    ),
-    # Numbers that a named thing carries: `MRN 123456`, `account number: 12-3456`.
-    Detector(
-        "record_number",
-        r"\b(?:M\.R\.N|HICN|MBI|IMEI|VIN|UDI|(?i:mrn|acct|a/c))\b[^0-9]{0,24}[0-9]",
-        re.compile(
-            r"\b(?:M\.R\.N\.?|HICN|MBI|IMEI|VIN|UDI|(?i:mrn|acct|a/c))"
-            r"(?:[ \t]*(?i:number|no\b\.?|id|is|[#:.=]))*[ \t]*"
-            rf"(?P<v>{_RECORD_VALUE})"
-        ),
-        _record_number,
-    ),
-    Detector(
-        "record_number",
-        rf"(?i)\b(?:{_RECORD_CUE})[ _]?(?:number|no\b|nr\b|num\b|id\b|identifier|code|#)"
-        r"[^0-9\n]{0,24}[0-9]",
-        re.compile(
-            rf"(?i:\b(?:{_RECORD_CUE})[ _]?(?:(?:id|identity|identification|identifier|card)[ _])?"
-            r"(?:number|no\b\.?|nr\b\.?|num\b\.?|id|identifier|code|#))"
-            rf"(?:[ \t]*(?i:is|was|[#:.=]|number))*[ \t]*(?P<v>{_RECORD_VALUE})"
-        ),
-        _record_number,
-    ),
     # ITU-T E.164 with a plus or 00, and the (0) that Europeans write.
     Detector(
         "phone",
@@ -218,6 +155,7 @@ DETECTORS = (
             rf"{_EXTENSION})(?![\w])(?!\.[0-9])"
         ),
         _phone,
+        reach=70,
     ),
     # North American Numbering Plan: three groups, area code from 2.
     Detector(
@@ -229,6 +167,7 @@ DETECTORS = (
             rf"{_EXTENSION})(?![\w])(?![.,/*+=-][0-9])"
         ),
         _phone,
+        reach=70,
     ),
     # National numbers with a trunk zero, in three groups or more.
     Detector(
@@ -249,6 +188,7 @@ DETECTORS = (
             rf"(?P<v>{_GROUPED}{_EXTENSION})(?![\w%=*/+])(?![.,][0-9])"
         ),
         _phone,
+        reach=70,
     ),
     Detector(
         "phone",
@@ -258,15 +198,17 @@ DETECTORS = (
             rf"(?P<v>[0-9]{{7,15}}{_EXTENSION})(?![\w%])(?![.,][0-9])"
         ),
         _phone,
+        reach=70,
     ),
     Detector(
         "phone",
-        r"(?i)[0-9]{3}[ -](?:\([a-z]|office|fax|mobile|cell|home|work|desk)",
+        r"(?i)[0-9]{3}[ \t-]{1,2}\(?(?:office|fax|mobile|cell|home|work|desk)\b",
         re.compile(
             rf"(?<![\w.-])(?<![0-9][ ,])(?P<v>{_GROUPED}|[0-9]{{7,15}})"
             r"[ \t-]{1,2}\(?(?i:office|fax|mobile|cell|home|work|desk)\b"
         ),
         _phone,
+        reach=70,
     ),
     # RFC 3986, without closing punctuation.
     Detector(
@@ -274,6 +216,7 @@ DETECTORS = (
         r"(?i)(?:https?|ftp)://|\bwww\.",
         re.compile(r"(?i)\b(?:(?:https?|ftp)://|www\.)[^\s<>\"\[\]{}|\\^`]{2,2000}"),
         _url,
+        reach=None,
     ),
     # Bare domains under the top-level domains that are no English words or file endings.
     Detector(
@@ -285,5 +228,6 @@ DETECTORS = (
             r"(?![\w@-]|\.[A-Za-z0-9])(?:/[^\s<>\"\[\]{}|\\^`]*)?"
         ),
         _url,
+        reach=None,
     ),
 )

@@ -115,10 +115,10 @@ def _kept(error: Exception) -> str:
 
 
 def _load(args: argparse.Namespace) -> Any:
-    from sft_core.config import PipelineConfig
+    from sft_core.config import DEMO
     from sft_core.config_file import load_config
 
-    return load_config(args.config) if args.config else PipelineConfig()
+    return load_config(args.config) if args.config else DEMO
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 from data_checks.identifiers import KINDS
 from data_checks.identifiers import protect as protect_record
+from data_checks.safe_harbor import safe_harbor_table
 from sft_core.config import PrivacyConfig
+from sft_core.keys import pseudonym_key
 from sft_core.records import Decision, Record
 from sft_core.reports import DatasetRef, StageReport, Table
 from sft_core.store import read_records
@@ -23,15 +25,17 @@ from tasks.stage import at_most, stage
     ),
 )
 def protect(data: DatasetRef, config: PrivacyConfig) -> StageReport:
-    """Rows with placeholders for what was found; the ledger gets kinds and counts, never text."""
+    """Rows with placeholders for what was found; the ledger gets kinds and places, never text."""
     found: Counter[str] = Counter()
     rows: Counter[str] = Counter()
     num_redacted = num_forbidden = 0
 
+    key = pseudonym_key() if config.needs_key else None
+
     def judged() -> Iterator[tuple[Record, Decision | None]]:
         nonlocal num_redacted, num_forbidden
         for record in read_records(data):
-            protected = protect_record(record, config)
+            protected = protect_record(record, config, key)
             found.update(protected.counts)
             rows.update(protected.counts.keys())
             num_forbidden += bool(protected.failing)
@@ -47,5 +51,8 @@ def protect(data: DatasetRef, config: PrivacyConfig) -> StageReport:
             "num_forbidden_rows": float(num_forbidden),
             **{f"num_{kind}": float(found[kind]) for kind in KINDS},
         },
-        tables={"identifiers": Table(columns=("kind", "action", "found", "rows"), rows=table)},
+        tables={
+            "identifiers": Table(columns=("kind", "action", "found", "rows"), rows=table),
+            "hipaa_safe_harbor": safe_harbor_table(config, found),
+        },
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from prefect.runtime import flow_run
 
 from sft_core.config import PipelineConfig, PolicyConfig
 from sft_core.errors import GateError, IntegrityError, TuneTrailError
+from sft_core.keys import pseudonym_key
 from sft_core.records import sha256_json
 from sft_core.reports import Gate, RunRecord, StageReport
 from sft_core.store import check, is_stored
@@ -71,9 +73,10 @@ class Stage:
     cached: bool
 
     def key(self, args: tuple[Any, ...]) -> str:
-        """Cache key: the inputs by content and the source of all code that does the work."""
+        """Cache key: inputs by content, source of all code that does the work, pseudonym key."""
         inputs = [content_of(arg) for arg in args]
-        return sha256_json([self.name, self.source, inputs])
+        key = hashlib.sha256(pseudonym_key()).hexdigest()
+        return sha256_json([self.name, self.source, inputs, key])
 
     def judge(self, report: StageReport, policy: PolicyConfig) -> StageReport:
         """The report with its gates: limits are not part of the cached work."""

@@ -67,6 +67,7 @@ def quick_config(tmp_path):
             "ingest": {
                 "sources": [{"path": str(data), "subgroups": ["sex"], "consent": "not needed"}]
             },
+            "privacy": {"secret": "drop"},
             "model": {"model_name_or_path": str(ROOT / "examples/triage/base")},
             "training": {"max_steps": 4, "logging_steps": 1},
             "evaluation": {"max_items": 16, "max_new_tokens": 8, "num_resamples": 100},

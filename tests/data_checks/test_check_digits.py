@@ -1,6 +1,6 @@
 """Check digits, by published examples or with the sum in a comment."""
 
-from data_checks.check_digits import is_card, is_date, is_dea, is_iban, is_nhs, is_npi, is_ssn, luhn
+from data_checks.check_digits import is_card, is_date, is_dea, is_iban, is_npi, is_ssn, is_vin, luhn
 
 
 def test_luhn_and_cards():
@@ -29,9 +29,11 @@ def test_registers():
     assert not is_npi("1234567890")
     # (1 + 3 + 5) + 2 (2 + 4 + 6) = 33
     assert is_dea("AB1234563")
-    # 9x10 + 4x9 + 3x8 + 4x7 + 7x6 + 6x5 + 5x4 + 9x3 + 1x2 = 299; 11 - 299 % 11 = 9
-    assert is_nhs("9434765919")
-    assert not is_nhs("9434765918")
+
+
+def test_vin():
+    assert is_vin("1M8GDM9AXKP042788")  # the example of 49 CFR 565
+    assert not is_vin("1M8GDM9AYKP042788".replace("Y", "1"))
 
 
 def test_date_ranges():
