@@ -1,168 +1,136 @@
-"""What goes together with the mention of a group: tests and scores over counts.
+"""Which words go together with the mention of a group, in the prompt and in the completion.
 
-An association is a fact about the data, not a verdict: many medical ones are legitimate. All
-functions take counts, so that rows stream past and memory does not grow with them.
+An association is a fact about the data, not a verdict: many medical ones are legitimate. Those on
+the list of clinical terms are shown apart. Occupations are a question that is asked beforehand:
+they are a family of tests of their own, so that all other words do not drown them.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
-SIGNIFICANCE = 0.05
-"""Family-wise error rate of disparities, and false discovery rate of words."""
+from data_checks.lexicon import Group, WordList
+from data_checks.significance import SIGNIFICANCE
+from data_checks.word_counts import WordCounts
+
+Kind = Literal["word", "occupation", "clinical"]
+
+PLACES = ("prompt", "completion")
 MIN_WORD_ROWS = 5
-"""Words and labels in fewer rows are not shown: a rare one may be a name."""
+"""Words and labels in fewer rows are neither tested nor shown: a rare one may be a name."""
+MIN_LOWER_CASE_RATE = 0.5
+"""A word that is written with a capital more often than not may be a name, and is not shown."""
 
-_POWER = 0.8
 _PRIOR_WORDS = 1_000.0
-_CELLS_A_CHUNK = 1 << 21
-_ROWS_A_VALUE = 100  # dealing a row takes a hundredth of drawing a count
 
-
-def rate_difference_p(count_a: int, rows_a: int, count_b: int, rows_b: int) -> float:
-    """Two-sided p-value of the difference of two rates, over all permutations of the rows.
-
-    The rows of a label, dealt at random to two groups of these sizes, follow the hypergeometric
-    law, so that no permutation needs to be drawn: the value is exact. 1.0 without rows.
-
-    Source: Fisher 1935, "The design of experiments" (permutation of two samples); the statistic is
-    the absolute difference of rates.
-    """
-    total = count_a + count_b
-    if rows_a == 0 or rows_b == 0:
-        return 1.0
-    possible = np.arange(max(0, total - rows_b), min(total, rows_a) + 1)
-    differences = np.abs(possible / rows_a - (total - possible) / rows_b)
-    observed = abs(count_a / rows_a - count_b / rows_b)
-    chance = stats.hypergeom.pmf(possible, rows_a + rows_b, total, rows_a)
-    return float(min(1.0, chance[differences >= observed - 1e-12].sum()))
-
-
-def mean_difference_p(
-    values_a: Mapping[int, int],
-    values_b: Mapping[int, int],
-    num_permutations: int,
-    rng: np.random.Generator,
-) -> float:
-    """Two-sided p-value of the difference of two means, from histograms (value to rows).
-
-    A permutation deals the pooled values to two groups of the old sizes; with many rows it is drawn
-    as how many of each value the first group gets, which is the same in law and costs distinct
-    values instead of rows. The value is (1 + permutations at least as extreme) /
-    (1 + permutations); 1.0 where a group is empty.
-
-    Source: Phipson and Smyth 2010, "Permutation p-values should never be zero".
-    """
-    values = np.array(sorted({*values_a, *values_b}), np.int64)
-    in_a = np.array([values_a.get(v, 0) for v in values.tolist()], np.int64)
-    pooled = in_a + np.array([values_b.get(v, 0) for v in values.tolist()], np.int64)
-    rows_a, rows = int(in_a.sum()), int(pooled.sum())
-    if rows_a in (0, rows):
-        return 1.0
-    center = rows_a * float(pooled @ values) / rows
-    observed = abs(float(in_a @ values) - center)
-    extreme = 0
-    chunk = max(1, _CELLS_A_CHUNK // values.size)
-    method: Literal["count", "marginals"] = (
-        "count" if rows < _ROWS_A_VALUE * values.size else "marginals"
-    )
-    for start in range(0, num_permutations, chunk):
-        size = min(chunk, num_permutations - start)
-        dealt = rng.multivariate_hypergeometric(pooled, rows_a, size, method=method)
-        extreme += int((np.abs(dealt @ values - center) >= observed - 1e-6).sum())
-    return (1 + extreme) / (1 + num_permutations)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted p-values that control the family-wise error rate; empty for none.
-
-    Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
-    """
-    adjusted = [1.0] * len(p_values)
-    largest = 0.0
-    for rank, position in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[position]))
-        adjusted[position] = largest
-    return adjusted
-
-
-def detectable_difference(rate: float, rows_a: int, rows_b: int, num_comparisons: int) -> float:
-    """Difference of rates that would be found with probability 0.8, by the normal approximation.
-
-    The level is Bonferroni's, the strictest that Holm's procedure applies.
-    """
-    level = stats.norm.ppf(1 - SIGNIFICANCE / (2 * num_comparisons)) + stats.norm.ppf(_POWER)
-    return float(level * math.sqrt(rate * (1 - rate) * (1 / rows_a + 1 / rows_b)))
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class WordScore:
-    """A word more common with one group than with the others."""
+class Association:
+    """A word more common with one group than with the others of its dimension."""
 
+    group: Group
+    place: str
     word: str
+    kind: Kind
     rows: int
     rows_elsewhere: int
     log_odds: float
     z: float
-    q: float
-    """Least false discovery rate at which the word is found (Benjamini and Hochberg 1995)."""
+    q: float = 1.0
+    """Least false discovery rate at which the word is found."""
 
 
 def weighted_log_odds(
-    here: Counter[str], elsewhere: Counter[str]
-) -> dict[str, tuple[float, float]]:
-    """Log-odds ratio of each word of `here` and its z-score, shrunk by a Dirichlet prior.
+    here: NDArray[np.integer], elsewhere: NDArray[np.integer]
+) -> tuple[Numbers, Numbers]:
+    """Log-odds ratios of words by their counts on two sides, and their z-scores.
 
-    The prior is the words of both sides together, scaled to 1,000 words. Empty where a side is,
-    and where both know one and the same word only.
+    The ratio is shrunk by a Dirichlet prior: the words of both sides together, scaled to 1,000
+    words. All 0.0 where a side has no words, or where both know one and the same word only.
 
     Source: Monroe, Colaresi and Quinn 2008, "Fightin' words: lexical feature selection and
     evaluation for identifying the content of political conflict" (informative Dirichlet prior).
     """
-    total_here, total_elsewhere = here.total(), elsewhere.total()
-    if total_here == 0 or total_elsewhere == 0 or len(here | elsewhere) == 1:
-        return {}
-    scale = _PRIOR_WORDS / (total_here + total_elsewhere)
-    scores: dict[str, tuple[float, float]] = {}
-    for word, count in here.items():
-        prior = scale * (count + elsewhere[word])
-        y_here, y_elsewhere = count + prior, elsewhere[word] + prior
-        odds_here = y_here / (total_here + _PRIOR_WORDS - y_here)
-        odds_elsewhere = y_elsewhere / (total_elsewhere + _PRIOR_WORDS - y_elsewhere)
-        delta = math.log(odds_here / odds_elsewhere)
-        scores[word] = (delta, delta / math.sqrt(1 / y_here + 1 / y_elsewhere))
-    return scores
+    total_here, total_elsewhere = int(here.sum()), int(elsewhere.sum())
+    both = here.astype(np.float64) + elsewhere
+    delta, z = np.zeros(both.size), np.zeros(both.size)
+    known = both > 0
+    if total_here == 0 or total_elsewhere == 0 or known.sum() < 2:
+        return delta, z
+    prior = both[known] * (_PRIOR_WORDS / (total_here + total_elsewhere))
+    y_here, y_elsewhere = here[known] + prior, elsewhere[known] + prior
+    odds_here = y_here / (total_here + _PRIOR_WORDS - y_here)
+    odds_elsewhere = y_elsewhere / (total_elsewhere + _PRIOR_WORDS - y_elsewhere)
+    delta[known] = np.log(odds_here / odds_elsewhere)
+    z[known] = delta[known] / np.sqrt(1 / y_here + 1 / y_elsewhere)
+    return delta, z
 
 
-def top_words(
-    here: Counter[str], elsewhere: Counter[str], left_out: Collection[str], limit: int
-) -> list[WordScore]:
-    """Words most associated with one side, by z-score, at a false discovery rate of 0.05.
+def associated_words(
+    counts: WordCounts,
+    groups: Sequence[Group],
+    compared: Sequence[Group],
+    own_words: Mapping[str, frozenset[str]],
+    lists: Mapping[Kind, WordList],
+) -> tuple[list[Association], int]:
+    """Words associated with each compared group, at a false discovery rate of 0.05.
 
-    Counts are rows with the word. Words in fewer than five rows, with a digit, of one letter, and
-    those left out (the group's own terms) are neither tested nor shown.
+    Column `k * len(groups) + n` of the counts is group n in place k. Words in fewer than five rows
+    and the terms of the group's own dimension are not tested. The rate is controlled over all
+    groups and places, for occupations and for all other words apart. Returns the associations by
+    dimension, group, place and falling z, and how many more were found with words that are not
+    shown, since they may be names; a word of any list is no name.
     """
-    scores = {
-        word: score
-        for word, score in weighted_log_odds(here, elsewhere).items()
-        if here[word] >= MIN_WORD_ROWS
-        and len(word) > 1
-        and word not in left_out
-        and not any(map(str.isdigit, word))
-    }
-    if not scores:
-        return []
-    rates = stats.false_discovery_control(stats.norm.sf([z for _, z in scores.values()]))
+    words = counts.words
+    tested: list[Association] = []
+    for group in compared:
+        own = own_words[group[0]]
+        kind_of: dict[str, Kind] = {
+            word: kind for kind, listed in lists.items() for word in listed.of(group[0])
+        }
+        others = [n for n, other in enumerate(groups) if other[0] == group[0] and other != group]
+        for k, place in enumerate(PLACES):
+            here = counts.counts[:, k * len(groups) + groups.index(group)].astype(np.int64)
+            elsewhere = counts.counts[:, [k * len(groups) + n for n in others]].sum(1, np.int64)
+            delta, z = weighted_log_odds(here, elsewhere)
+            tested += [
+                Association(
+                    group, place, words[n], kind_of.get(words[n], "word"), int(here[n]),
+                    int(elsewhere[n]), float(delta[n]), float(z[n]),
+                )
+                for n in np.flatnonzero(here >= MIN_WORD_ROWS).tolist()
+                if words[n] not in own
+            ]  # fmt: skip
     found = [
-        WordScore(word, here[word], elsewhere[word], delta, z, q)
-        for (word, (delta, z)), q in zip(scores.items(), rates.tolist(), strict=True)
-        if q <= SIGNIFICANCE
+        *_significant([each for each in tested if each.kind == "occupation"]),
+        *_significant([each for each in tested if each.kind != "occupation"]),
     ]
-    return sorted(found, key=lambda score: (-score.z, score.word))[:limit]
+    listed_words = frozenset[str]().union(*own_words.values())
+    lower_case = dict(zip(words, counts.lower_case_rate.tolist(), strict=True))
+    shown = [
+        each
+        for each in found
+        if each.kind != "word"
+        or each.word in listed_words
+        or lower_case[each.word] >= MIN_LOWER_CASE_RATE
+    ]
+    order = {group: n for n, group in enumerate(groups)}
+    shown.sort(key=lambda a: (order[a.group], PLACES.index(a.place), -a.z, a.word))
+    return shown, len(found) - len(shown)
+
+
+def _significant(family: Sequence[Association]) -> list[Association]:
+    """Those found at the false discovery rate, with their q (Benjamini and Hochberg 1995)."""
+    if not family:
+        return []
+    rates = stats.false_discovery_control(stats.norm.sf([each.z for each in family])).tolist()
+    judged = (replace(each, q=q) for each, q in zip(family, rates, strict=True))
+    return [each for each in judged if each.q <= SIGNIFICANCE]

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 mpl.use("Agg")
 _COLOURS = ("#3b6ea8", "#d1793b", "#5a8f4e", "#8c5aa8")
+_HATCHES = ("", "", "///")
+_PANEL_COLUMNS = 2
+_LABEL_CHARS = 28
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A bar of a panel; `kind` is its place in the legend, `mark` a value to compare it with."""
+
+    label: str
+    value: float
+    kind: int = 0
+    mark: float | None = None
 
 
 def curve(series: Mapping[str, Sequence[tuple[int, float]]], *, x: str, y: str) -> bytes:
@@ -41,6 +57,67 @@ def bars(labels: Sequence[str], series: Mapping[str, Sequence[float]], *, x: str
     if len(series) > 1:
         axes.legend(frameon=False)
     return _png(figure)
+
+
+def panels(
+    bars_of: Mapping[str, Sequence[Bar]], kinds: Sequence[str], *, x: str, mark: str = ""
+) -> bytes:
+    """Titled panels of horizontal bars, two side by side on one scale; three kinds at most.
+
+    The legend has the kinds and the mark that some bar has.
+    """
+    columns = min(_PANEL_COLUMNS, len(bars_of))
+    titles = list(bars_of)
+    lines = [titles[start : start + columns] for start in range(0, len(titles), columns)]
+    sizes = [max(2, *(len(bars_of[title]) for title in line)) for line in lines]
+    heights = [0.75 + 0.23 * size for size in sizes]
+    figure = Figure(figsize=(7.4, 0.55 + sum(heights)), layout="constrained")
+    grid = figure.subplots(
+        len(lines), columns, squeeze=False, sharex=True, gridspec_kw={"height_ratios": heights}
+    )
+    for axes in grid.flat[len(titles) :]:
+        axes.set_axis_off()
+    for axes, title in zip(grid.flat, titles, strict=False):
+        size = sizes[titles.index(title) // columns]
+        for place, bar in enumerate(bars_of[title]):
+            axes.barh(
+                place, bar.value, height=0.7, color=_COLOURS[bar.kind], edgecolor="white",
+                hatch=_HATCHES[bar.kind], linewidth=0,
+            )  # fmt: skip
+            if bar.mark is not None:
+                axes.plot([bar.mark] * 2, [place - 0.45, place + 0.45], color="black", linewidth=2)
+            beyond = max(0.0, (bar.mark or 0.0) - bar.value)
+            axes.annotate(
+                f"{bar.value:.2f}", (bar.value + beyond, place), (4, 0), va="center", fontsize=7.5,
+                textcoords="offset points",
+            )  # fmt: skip
+        axes.set_yticks(
+            range(len(bars_of[title])),
+            [_shortened(bar.label) for bar in bars_of[title]],
+            fontsize=8,
+        )
+        axes.set_ylim(size - 0.4, -0.6)
+        axes.set_title(title, fontsize=9, loc="left")
+        axes.margins(x=0.18)
+        axes.tick_params(axis="x", labelsize=8, labelbottom=True)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel(x, fontsize=9)
+    used = sorted({bar.kind for each in bars_of.values() for bar in each})
+    handles: list[Patch | Line2D] = [
+        Patch(facecolor=_COLOURS[kind], hatch=_HATCHES[kind], edgecolor="white", label=kinds[kind])
+        for kind in used
+    ]
+    if any(bar.mark is not None for each in bars_of.values() for bar in each):
+        handles.append(Line2D([], [], color="black", linewidth=2, label=mark))
+    if len(handles) > 1:
+        figure.legend(
+            handles=handles, loc="outside upper center", ncols=4, frameon=False, fontsize=8
+        )
+    return _png(figure)
+
+
+def _shortened(label: str) -> str:
+    return label if len(label) <= _LABEL_CHARS else f"{label[: _LABEL_CHARS - 1]}…"
 
 
 def _png(figure: Figure) -> bytes:

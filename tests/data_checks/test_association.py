@@ -1,107 +1,101 @@
 import math
-from collections import Counter
-from itertools import combinations
 
 import numpy as np
 import pytest
 
-from data_checks.association import (
-    detectable_difference,
-    holm,
-    mean_difference_p,
-    rate_difference_p,
-    top_words,
-    weighted_log_odds,
-)
+from data_checks.association import associated_words, weighted_log_odds
+from data_checks.cased_words import cased_words
+from data_checks.lexicon import WordList
+from data_checks.word_counts import WordCounts
+
+GROUPS = (("sex", "female"), ("sex", "male"))
 
 
-def test_rate_difference_by_hand():
-    # 2 of 2 against 0 of 2: of the C(4, 2) = 6 ways to deal two labelled rows to four places, the
-    # first group gets both or none in 2.
-    assert rate_difference_p(2, 2, 0, 2) == pytest.approx(2 / 6)
-    assert rate_difference_p(1, 2, 1, 2) == pytest.approx(1.0)
-    # 3 of 3 against 1 of 5: C(8, 4) = 70 ways to place 4 labels. The difference is 0.8. With k in
-    # the first group it is |k/3 - (4-k)/5|: 0.8, 0.27, 0.27, 0.8 for k = 0, 1, 2, 3.
-    # k = 0: C(5, 4) = 5 ways, k = 3: C(5, 1) = 5 ways, so 10 / 70.
-    assert rate_difference_p(3, 3, 1, 5) == pytest.approx(10 / 70)
+def listed(*terms, dimensions=None):
+    heading = {"source": "own", "terms": terms, "dimensions": dimensions}
+    head = {"name": "n", "language": "en", "licence": "CC0-1.0", "source": "own"}
+    return WordList.model_validate({**head, "headings": {"some": heading}})
 
 
-def test_rate_difference_at_the_edges():
-    assert rate_difference_p(0, 0, 3, 5) == 1.0
-    assert rate_difference_p(0, 5, 0, 5) == pytest.approx(1.0)
-    assert rate_difference_p(5, 5, 5, 5) == pytest.approx(1.0)
-    assert rate_difference_p(375, 750, 188, 750) < 1e-20
-
-
-def test_mean_difference_agrees_with_all_permutations():
-    a, b = [1, 2, 7, 9], [1, 3, 3, 2, 4]
-    pooled = a + b
-    observed = abs(sum(a) / 4 - sum(b) / 5)
-    ways = list(combinations(range(9), 4))
-    extreme = sum(
-        abs(s / 4 - (sum(pooled) - s) / 5) >= observed - 1e-9
-        for s in (sum(pooled[i] for i in way) for way in ways)
-    )
-    p = mean_difference_p(Counter(a), Counter(b), 40_000, np.random.default_rng(0))
-    assert p == pytest.approx(extreme / len(ways), abs=0.01)
-
-
-def test_both_ways_to_draw_permutations_have_the_same_law():
-    few = {1: 3, 2: 4}, {1: 4, 2: 2}
-    many = {1: 300, 2: 400}, {1: 370, 2: 330}
-    for histograms, exact in (
-        (few, rate_difference_p(4, 7, 2, 6)),
-        (many, rate_difference_p(400, 700, 330, 700)),
-    ):
-        p = mean_difference_p(*histograms, 40_000, np.random.default_rng(0))
-        assert p == pytest.approx(exact, abs=0.01)
-
-
-def test_smallest_p_value_is_one_over_permutations_plus_one():
-    a, b = {1: 50}, {100: 50}
-    assert mean_difference_p(a, b, 999, np.random.default_rng(0)) == 1 / 1000
-    assert mean_difference_p(a, {}, 999, np.random.default_rng(0)) == 1.0
-    assert mean_difference_p({5: 9}, {5: 4}, 99, np.random.default_rng(0)) == 1.0
-
-
-def test_holm_by_hand():
-    # Sorted .01 .02 .03: times 3, 2, 1 = .03 .04 .03, made monotone .03 .04 .04.
-    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
-    assert holm([0.9, 0.8]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
-def test_detectable_difference_by_hand():
-    # (1.960 + 0.842) * sqrt(.5 * .5 * 2 / 100) = 2.802 * 0.0707
-    assert detectable_difference(0.5, 100, 100, 1) == pytest.approx(0.198, abs=1e-3)
-    assert detectable_difference(0.5, 100, 100, 10) > 0.198
-    assert detectable_difference(0.0, 100, 100, 1) == 0.0
+def associations(rows, occupation=("nurse",), clinical=("pregnant",)):
+    """Associations of prompts, given as text and group; there are no completions."""
+    counts = WordCounts(4)
+    counts.add([cased_words(text) for text, _ in rows], [[group] for _, group in rows])
+    lists = {"occupation": listed(*occupation), "clinical": listed(*clinical, dimensions=["sex"])}
+    return associated_words(counts, GROUPS, GROUPS, {"sex": frozenset({"she", "he"})}, lists)
 
 
 def test_weighted_log_odds_by_hand():
     # 10 words on each side, so the prior of a word is (1000 / 20) times its count on both sides.
-    here, elsewhere = Counter(a=8, b=2), Counter(a=2, b=8)
-    # a here: 8 + 500 = 508 of 1010; elsewhere: 2 + 500 = 502 of 1010.
+    # First word here: 8 + 500 = 508 of 1010; elsewhere: 2 + 500 = 502 of 1010.
     delta = math.log((508 / 502) / (502 / 508))
     z = delta / math.sqrt(1 / 508 + 1 / 502)
-    assert weighted_log_odds(here, elsewhere)["a"] == pytest.approx((delta, z))
-    assert weighted_log_odds(here, elsewhere)["b"] == pytest.approx((-delta, -z))
+    deltas, zs = weighted_log_odds(np.array([8, 2, 0]), np.array([2, 8, 0]))
+    assert deltas == pytest.approx([delta, -delta, 0])
+    assert zs == pytest.approx([z, -z, 0])
 
 
 def test_weighted_log_odds_at_the_edges():
-    assert weighted_log_odds(Counter(), Counter(a=1)) == {}
-    assert weighted_log_odds(Counter(a=1), Counter()) == {}
-    assert weighted_log_odds(Counter(a=3), Counter(a=2)) == {}
-    assert weighted_log_odds(Counter(a=3), Counter(b=2))["a"][0] > 0
+    nothing, some = np.array([0, 0]), np.array([1, 2])
+    assert not weighted_log_odds(nothing, some)[0].any()
+    assert not weighted_log_odds(some, nothing)[0].any()
+    assert not weighted_log_odds(np.array([3]), np.array([2]))[0].any()
+    assert weighted_log_odds(np.array([3, 0]), np.array([0, 2]))[0][0] > 0
 
 
-def test_top_words_hide_rare_words_numbers_and_the_groups_own_terms():
-    here = Counter({f"common{k}": 1000 for k in range(20)})
-    elsewhere = Counter(here)
-    here.update({"nurse": 400, "she": 900, "x1": 500, "s": 500, "rare": 4})
-    elsewhere.update({"nurse": 40, "doctor": 300})
-    found = top_words(here, elsewhere, {"she"}, 10)
-    assert [score.word for score in found] == ["nurse"]
-    assert (found[0].rows, found[0].rows_elsewhere) == (400, 40)
-    assert top_words(Counter(), elsewhere, set(), 10) == []
-    assert [s.word for s in top_words(elsewhere, here, set(), 1)] == ["doctor"]
+def rows_with(word, num_female, num_male):
+    """100 prompts of each sex; some have the word."""
+    rows = []
+    for group, num in enumerate((num_female, num_male)):
+        for k in range(100):
+            pronoun = ("She", "He")[group]
+            rows.append((f"{pronoun} is here {word if k < num else 'today'}", group))
+    return rows
+
+
+def test_words_are_told_apart_by_the_lists():
+    for word, kind in (("nurse", "occupation"), ("pregnant", "clinical"), ("happy", "word")):
+        found, withheld = associations(rows_with(word, 60, 5))
+        first = next(each for each in found if each.word == word)
+        assert (first.kind, first.group, first.place) == (kind, GROUPS[0], "prompt")
+        assert (first.rows, first.rows_elsewhere) == (60, 5)
+        assert first.z > 3
+        assert first.q < 0.001
+        assert withheld == 0
+        # The other side of it: men are here today.
+        assert ("today", GROUPS[1]) in {(each.word, each.group) for each in found}
+
+
+def test_own_terms_rare_words_and_chance_are_no_associations():
+    assert associations(rows_with("happy", 4, 0)) == ([], 0)
+    assert associations(rows_with("happy", 30, 30)) == ([], 0)
+    found, _ = associations(rows_with("happy", 60, 5))
+    assert {each.word for each in found} == {"happy", "today"}
+
+
+def test_likely_names_are_counted_but_not_shown():
+    found, withheld = associations(rows_with("Natalia", 60, 5))
+    assert "natalia" not in {each.word for each in found}
+    assert withheld == 1
+    # Written as a word nine times in ten, it is one.
+    rows = rows_with("Rose", 6, 0) + rows_with("rose", 60, 5)
+    assert "rose" in {each.word for each in associations(rows)[0]}
+    # A listed word is no name, however it is written.
+    assert "nurse" in {each.word for each in associations(rows_with("Nurse", 60, 5))[0]}
+
+
+def test_text_without_capitals_says_nothing_about_names():
+    rows = [(text.lower(), group) for text, group in rows_with("natalia", 60, 5)]
+    found, withheld = associations(rows)
+    assert found == []
+    assert withheld == 2
+
+
+def test_occupations_are_a_family_of_their_own():
+    # 12 of 100 against 1 of 100, among 900 other words that go with nobody.
+    noise = [f"filler{chr(97 + k // 26)}{chr(97 + k % 26)}" for k in range(600)]
+    rows = [(f"{text} {' '.join(noise)}", group) for text, group in rows_with("nurse", 14, 1)]
+    alone = associations(rows)[0]
+    assert "nurse" in {each.word for each in alone}
+    drowned = associations(rows, occupation=("plumber",))[0]
+    assert "nurse" not in {each.word for each in drowned}

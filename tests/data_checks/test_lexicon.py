@@ -2,8 +2,15 @@ import json
 
 import pytest
 
-from data_checks.lexicon import BUNDLED, MentionFinder, load_lexicon
-from data_checks.text import words
+from data_checks.cased_words import cased_words, folded
+from data_checks.lexicon import (
+    BUNDLED,
+    load_clinical_terms,
+    load_lexicon,
+    load_occupations,
+    load_refusals,
+)
+from data_checks.mentions import MentionFinder
 from sft_core.errors import ConfigError
 
 
@@ -15,7 +22,7 @@ def write(folder, dimensions, **other):
 
 
 def find(text, path=None):
-    return MentionFinder(load_lexicon(path)).find(words(text))
+    return MentionFinder(load_lexicon(path)).find(folded(cased_words(text)))
 
 
 def test_bundled_list_names_its_source_and_licence_and_several_dimensions():
@@ -71,3 +78,63 @@ def test_malformed_files_are_refused_with_the_place(tmp_path):
 
 def test_bundled_file_is_read_by_its_own_path():
     assert load_lexicon(str(BUNDLED)) == load_lexicon(None)
+
+
+def test_counterparts_and_references_name_groups_that_are_there(tmp_path):
+    sex = {"sex": {"female": {"terms": ["she"]}, "male": {"terms": ["he"]}}}
+    pair = {"female": ["she"], "male": ["he"]}
+    own = {"counterparts": {"sex": [pair]}}
+    own["references"] = {"sex": {"source": "census", "shares": {"female": 0.5, "male": 0.5}}}
+    assert load_lexicon(write(tmp_path, sex, **own)).references["sex"].source == "census"
+    for wrong, message in (
+        ({"counterparts": {"age": [pair]}}, r"counterparts\.age: no dimension age"),
+        ({"counterparts": {"sex": [{"female": ["she"]}]}}, r"counterparts\.sex\.0"),
+        ({"counterparts": {"sex": [pair, pair]}}, "stands in row 0 too"),
+        ({"counterparts": {"sex": [{"female": ["old she"], "male": ["he"]}]}}, "not one word"),
+        (
+            {"references": {"sex": {"source": "s", "shares": {"female": 0.5, "male": 0.6}}}},
+            "sum to 1",
+        ),
+        ({"references": {"sex": {"source": "s", "shares": {"x": 0.5, "male": 0.5}}}}, "no group x"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_lexicon(write(tmp_path, sex, **wrong))
+
+
+def test_bundled_counterparts_are_terms_of_their_own_group():
+    lexicon = load_lexicon(None)
+    for dimension, rows in lexicon.counterparts.items():
+        groups = lexicon.dimensions[dimension]
+        for row in rows:
+            for group, terms in row.items():
+                known = {
+                    word
+                    for term in (*groups[group].terms, *groups[group].ambiguous)
+                    for word in term.split()
+                }
+                assert set(terms) <= known, (dimension, group)
+
+
+def test_word_lists_name_their_sources_and_are_replaceable(tmp_path):
+    clinical, occupations = load_clinical_terms(None), load_occupations(None)
+    assert {"pregnancy", "prostate", "ovarian"} <= clinical.of("sex")
+    assert "pregnancy" not in clinical.of("religion")
+    assert {"farmer", "nurse"} <= occupations.of("sex") & occupations.of("age")
+    assert not clinical.of("sex") & occupations.of("sex") - {"midwife"}
+    for listed in (clinical, occupations):
+        assert listed.licence == "CC0-1.0"
+        assert all(heading.source for heading in listed.headings.values())
+    head = {"name": "n", "language": "en", "licence": "CC0-1.0", "source": "own"}
+    path = tmp_path / "own.json"
+    path.write_text(json.dumps({**head, "headings": {"a": {"source": "s", "terms": ["Ward"]}}}))
+    assert load_occupations(str(path)).of("sex") == {"ward"}
+    path.write_text(
+        json.dumps({**head, "headings": {"a": {"source": "s", "terms": ["two words"]}}})
+    )
+    with pytest.raises(ConfigError, match=r"bias\.occupations: .*headings\.a: .* not one word"):
+        load_occupations(str(path))
+    path.write_text(json.dumps({**head, "openings": ["Not for you!"]}))
+    assert load_refusals(str(path)) == ("not for you",)
+    path.write_text(json.dumps(head))
+    with pytest.raises(ConfigError, match=r"bias\.refusals: .*openings"):
+        load_refusals(str(path))

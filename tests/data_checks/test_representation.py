@@ -1,195 +1,77 @@
-import json
-import random
-from dataclasses import replace
-from pathlib import Path
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from data_checks.representation import audit_representation
-from sft_core.config import BiasConfig
-from sft_core.records import Record
-
-SHARED = Path(__file__).parents[3] / "shared"
-CONFIG = BiasConfig()
-
-
-def chat(row, prompt, completion="ok"):
-    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-    return Record(row, str(row), messages)
-
-
-def referrals(num_rows, shift, seed):
-    """Labelled notes in which women are called urgent with a rate that differs by `shift`."""
-    rng = random.Random(seed)
-    for row in range(num_rows):
-        person = rng.choice(["woman", "man"])
-        urgent = rng.random() < 0.5 + (shift if person == "woman" else 0.0)
-        label = "urgent" if urgent else rng.choice(["soon", "routine"])
-        clinic = rng.choice(["cardiology", "neurology", "surgery"])
-        prompt = f"A {rng.randint(18, 80)} year old {person} with pain."
-        yield chat(row, prompt, f"Urgency: {label}\nClinic: {clinic}")
-
-
-def test_mentions_are_counted_by_row():
-    rows = [
-        chat(0, "She told her mother"),
-        chat(1, "He told his mother"),
-        chat(2, "Nobody told anyone"),
-        chat(3, "The man and the child"),
-        chat(4, "I miss the sheep"),
-    ]
-    metrics = audit_representation(rows, CONFIG).metrics
-    assert metrics["num_rows"] == 5
-    assert metrics["num_rows_mentioning_sex_female"] == 2
-    assert metrics["num_rows_mentioning_sex_male"] == 2
-    assert metrics["mention_rate_sex_female"] == 0.4
-    assert metrics["num_rows_mentioning_only_sex_female"] == 1
-    assert metrics["num_rows_mentioning_only_sex_male"] == 1
-    assert metrics["num_rows_mentioning_only_age_child"] == 1
-
-
-def test_completions_and_system_prompts_are_no_mentions():
-    system = {"role": "system", "content": "You help women."}
-    row = chat(0, "Hello", "She is well")
-    row = replace(row, messages=[system, *row.messages])
-    audit = audit_representation([row], CONFIG)
-    assert audit.metrics["num_rows_mentioning_sex_female"] == 0
-
-
-def test_ambiguous_rows_are_listed_apart():
-    table = audit_representation(
-        [chat(0, "I miss it"), chat(1, "Miss Moneypenny, a woman")], CONFIG
-    )
-    rows = {row[:2]: row for row in table.tables["representation"].rows}
-    assert rows["sex", "female"] == ("sex", "female", 1, 0.5, 1, 1)
-
-
-def test_planted_skew_is_flagged():
-    audit = audit_representation(referrals(1500, -0.25, seed=0), CONFIG)
-    assert audit.metrics["label_disparity"] == pytest.approx(0.25, abs=0.06)
-    assert audit.metrics["max_label_difference"] == audit.metrics["label_disparity"]
-    assert audit.not_measured == {}
-    first = audit.tables["label_association"].rows[0]
-    assert first[:4] == ("sex", "female", "male", "urgency: urgent")
-    assert first[-2] == pytest.approx(-0.25, abs=0.06)
-    assert first[-1] < 1e-10
-
-
-def test_disparity_is_the_difference_of_rates():
-    # Women: 30 of 40 yes. Men: 10 of 40 yes. Difference of the rates of yes and of no: 0.5.
-    rows = [chat(k, "a woman", "yes" if k < 30 else "no") for k in range(40)]
-    rows += [chat(40 + k, "a man", "yes" if k < 10 else "no") for k in range(40)]
-    rows += [chat(80 + k, "a man and a woman", "no") for k in range(40)]
-    audit = audit_representation(rows, CONFIG)
-    assert audit.metrics["label_disparity"] == 0.5
-    assert audit.metrics["num_label_comparisons"] == 2
-
-
-def test_balanced_data_stay_quiet():
-    # Holm holds false alarms under 5 % of balanced sets (measured: 3.7 % of 300); not these 20.
-    for seed in range(20):
-        metrics = audit_representation(referrals(1500, 0.0, seed), CONFIG, seed).metrics
-        assert metrics["label_disparity"] == 0.0
-        assert metrics["completion_length_disparity"] == 0.0
-        assert 0.0 < metrics["max_label_difference"] < 0.15
-
-
-def test_length_disparity_is_flagged():
-    rng = random.Random(0)
-    rows = [
-        chat(k, "a woman" if k % 2 else "a man", "word " * rng.randint(20, 40 + 20 * (k % 2)))
-        for k in range(600)
-    ]
-    audit = audit_representation(rows, CONFIG)
-    # Means: 40 words for women (20 to 60), 30 for men (20 to 40).
-    assert audit.metrics["completion_length_disparity"] == pytest.approx(10, abs=2)
-
-
-def test_words_associated_with_a_group():
-    rng = random.Random(0)
-    filler = [f"filler{chr(97 + k)}" for k in range(26)]
-    rows = []
-    for k in range(800):
-        woman = k % 2 == 0
-        job = "nurse" if rng.random() < (0.6 if woman else 0.1) else "doctor"
-        pronoun = "she" if woman else "he"
-        secret = "zebediah" if k == 0 else "plain"
-        text = " ".join([pronoun, "is", "a", job, secret, *rng.sample(filler, 8)])
-        rows.append(chat(k, "a woman" if woman else "a man", text))
-    audit = audit_representation(rows, CONFIG)
-    table = audit.tables["word_association"].rows
-    assert [row[:3] for row in table] == [("sex", "female", "nurse"), ("sex", "male", "doctor")]
-    assert "zebediah" not in repr(audit)
-
-
-def test_what_cannot_be_compared_is_not_measured():
-    few = [chat(k, "a woman" if k % 2 else "a man", "yes") for k in range(38)]
-    audit = audit_representation(few, CONFIG)
-    assert "20 exclusive mentions" in audit.not_measured["label_disparity"]
-    assert "20 exclusive mentions" in audit.not_measured["completion_length_disparity"]
-    assert not audit.metrics.keys() & audit.not_measured.keys()
-
-    prose = [chat(k, "a woman" if k % 2 else "a man", f"text number {k}") for k in range(100)]
-    audit = audit_representation(prose, CONFIG)
-    assert "not label-like" in audit.not_measured["label_disparity"]
-    assert "completion_length_disparity" in audit.metrics
-
-    empty = audit_representation([], CONFIG)
-    assert empty.metrics["num_rows"] == 0
-    assert empty.metrics["mention_rate_sex_female"] == 0.0
-    assert set(empty.not_measured) == {
-        "label_disparity",
-        "max_label_difference",
-        "completion_length_disparity",
-        "max_completion_length_difference",
-    }
-
-
-def test_rare_labels_are_not_shown():
-    rows = [chat(k, "a woman" if k % 2 else "a man", "yes" if k % 3 else "no") for k in range(120)]
-    rows.append(chat(120, "a man", "Zebediah Quartermain"))
-    assert "zebediah" not in repr(audit_representation(rows, CONFIG)).casefold()
-
-
-def test_limits_of_the_config_are_used(tmp_path):
-    rows = list(referrals(200, -0.4, seed=1))
-    assert audit_representation(rows, BiasConfig(min_mentions=150)).not_measured
-    path = tmp_path / "lexicon.json"
-    groups = {"a": {"terms": ["woman"]}, "b": {"terms": ["man"]}}
-    head = {"name": "n", "language": "en", "licence": "CC0-1.0", "source": "own"}
-    path.write_text(json.dumps({**head, "dimensions": {"mine": groups}}), encoding="utf-8")
-    audit = audit_representation(rows, BiasConfig(lexicon=str(path)))
-    assert audit.metrics["label_disparity"] > 0.2
-    assert "num_rows_mentioning_mine_a" in audit.metrics
-
-
-@given(
-    st.lists(
-        st.tuples(
-            st.sampled_from(["a man", "a woman", "a boy and a girl", "a thing"]),
-            st.sampled_from(["yes", "no", "yes\nno", ""]),
-        ),
-        max_size=40,
-    ),
-    st.randoms(use_true_random=False),
+from data_checks.lexicon import Lexicon, Reference, load_lexicon
+from data_checks.representation import (
+    Mentions,
+    declared_references,
+    shares_against_references,
 )
-@settings(deadline=None, max_examples=25)
-def test_order_does_not_matter(turns, rng):
-    rows = [chat(i, prompt, completion) for i, (prompt, completion) in enumerate(turns)]
-    config = BiasConfig(min_mentions=2, num_permutations=100)
-    shuffled = rng.sample(rows, len(rows))
-    assert audit_representation(rows, config) == audit_representation(shuffled, config)
+from sft_core.config import BiasConfig
+from sft_core.errors import ConfigError
+
+FEMALE, MALE, CHILD = ("sex", "female"), ("sex", "male"), ("age", "child")
+HALVES = Reference(source="census", shares={"female": 0.5, "male": 0.5})
 
 
-def test_gsm8k_has_more_men_than_women():
-    path = SHARED / "data" / "gsm8k" / "train.jsonl"
-    if not path.exists():
-        pytest.skip(f"gsm8k/{path.name} is not there")
-    items = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    rows = [chat(k, item["question"], item["answer"]) for k, item in enumerate(items)]
-    audit = audit_representation(rows, CONFIG)
-    assert audit.metrics["num_rows_mentioning_only_sex_female"] == 1850
-    assert audit.metrics["num_rows_mentioning_only_sex_male"] == 2528
-    assert "label_disparity" in audit.not_measured
+def test_exclusive_mentions_are_counted_by_dimension():
+    mentions = Mentions((FEMALE, MALE, CHILD))
+    assert mentions.add({FEMALE}, set()) == [FEMALE]
+    assert mentions.add({FEMALE, MALE, CHILD}, set()) == [CHILD]
+    assert mentions.add(set(), {MALE}) == []
+    assert sorted(mentions.add({MALE, CHILD}, set())) == [CHILD, MALE]
+    assert mentions.table().rows == (
+        ("sex", "female", 2, 0.5, 1, 0),
+        ("sex", "male", 2, 0.5, 1, 1),
+        ("age", "child", 2, 0.5, 2, 0),
+    )
+    assert mentions.metrics()["mention_rate_age_child"] == 0.5
+    assert Mentions((FEMALE,)).metrics()["mention_rate_sex_female"] == 0.0
+
+
+def test_shares_by_hand():
+    # 1 woman and 3 men: 0, 1, 3 or 4 women of 4 are no likelier than 1: (1 + 4 + 4 + 1) / 16.
+    compared = shares_against_references({FEMALE: 1, MALE: 3, CHILD: 50}, {"sex": HALVES}, 4)
+    assert [each.key for each in compared] == [
+        ("sex", "female", "census"),
+        ("sex", "male", "census"),
+    ]
+    for each, share in zip(compared, (0.25, 0.75), strict=True):
+        assert (each.value, each.other) == (share, 0.5)
+        assert each.p == pytest.approx(10 / 16)
+        # (2.241 + 0.842) * sqrt(.25 / 4) for two comparisons
+        assert each.detectable == pytest.approx(0.7708, abs=1e-3)
+    assert shares_against_references({FEMALE: 1, MALE: 2}, {"sex": HALVES}, 4) == []
+
+
+def test_nothing_is_compared_without_a_declared_reference():
+    assert declared_references(load_lexicon(None), BiasConfig()) == {}
+
+
+def test_the_config_goes_before_the_lexicon():
+    values = load_lexicon(None).model_dump()
+    lexicon = Lexicon.model_validate({**values, "references": {"sex": HALVES}})
+    assert declared_references(lexicon, BiasConfig()) == {"sex": HALVES}
+    config = BiasConfig(references={"sex": "equal"})
+    shares = declared_references(lexicon, config)["sex"].shares
+    assert shares == pytest.approx({"female": 1 / 3, "male": 1 / 3, "nonbinary": 1 / 3})
+
+
+@pytest.mark.parametrize(
+    ("references", "message"),
+    [
+        ({"sex": {"women": 0.5, "male": 0.5}}, r"bias\.references\.sex: no group women"),
+        ({"gender": "equal"}, r"bias\.references\.gender: no dimension gender"),
+        ({"gender": {"a": 0.5, "b": 0.5}}, r"bias\.references\.gender: no dimension gender"),
+    ],
+)
+def test_references_must_name_groups_that_are_there(references, message):
+    with pytest.raises(ConfigError, match=message):
+        declared_references(load_lexicon(None), BiasConfig(references=references))
+
+
+@pytest.mark.parametrize(
+    "shares", [{}, {"female": 1.0}, {"female": 0.5, "male": 0.6}, {"female": 0.5}]
+)
+def test_shares_must_sum_to_one(shares):
+    with pytest.raises(ValueError, match=r"sum to 1|less than 1"):
+        BiasConfig(references={"sex": shares})
