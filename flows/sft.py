@@ -9,15 +9,17 @@ import sys
 from prefect import flow
 
 from sft_core.base_model import resolve_base
-from sft_core.config import PipelineConfig
+from sft_core.config import DEMO, PipelineConfig
 from sft_core.reports import DatasetRef
 from tasks.accounting import account
 from tasks.bias_audit import audit_bias
 from tasks.contamination import decontaminate
+from tasks.data_card import write_data_card
 from tasks.deduplication import deduplicate
 from tasks.evaluation import evaluate
 from tasks.ingestion import ingest
 from tasks.model_card import write_model_card
+from tasks.page import write_page
 from tasks.permission import permit
 from tasks.privacy import protect
 from tasks.registration import nominate, register
@@ -27,8 +29,6 @@ from tasks.stage import StageRunner
 from tasks.tokenization import tokenize
 from tasks.training import train
 from tasks.validation import validate
-
-DEFAULTS = PipelineConfig()
 
 
 def check_data(run: StageRunner, config: PipelineConfig) -> dict[str, DatasetRef]:
@@ -45,7 +45,7 @@ def check_data(run: StageRunner, config: PipelineConfig) -> dict[str, DatasetRef
 
 
 @flow(name="sft", description="Check the data, fine-tune with LoRA, evaluate, write the record.")
-def sft(config: PipelineConfig = DEFAULTS) -> str:
+def sft(config: PipelineConfig = DEMO) -> str:
     """Run all stages; returns MLflow's id of the run.
 
     Raises:
@@ -59,7 +59,9 @@ def sft(config: PipelineConfig = DEFAULTS) -> str:
             tokens = run(tokenize, rows, base, config.model, config.tokenization)
             tuned = run(train, tokens, config.model, config.training, config.seed)
             run(evaluate, tokens, tuned, rows["test"], config.model, config.evaluation, config.seed)
-        run.close_with(account, write_model_card, register, seal, nominate)
+        run.close_with(
+            account, write_data_card, write_page, write_model_card, register, seal, nominate
+        )
     return run.run_id
 
 

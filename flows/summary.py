@@ -76,6 +76,7 @@ def _places(record: RunRecord) -> list[str]:
         lines.append(f"model    {name} version {version}, alias: {alias}")
     return [
         *lines,
+        f"report   {folder / 'report.html'}",
         f"card     {folder / 'README.md'}",
         f"ledger   {folder / 'ledger.parquet'}",
         f"check    tunetrail verify {record.run_id}",

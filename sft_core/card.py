@@ -11,7 +11,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from sft_core.records import sha256_json
 from sft_core.reports import RunRecord, StageReport, Table
 
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 _SHOWN = ("ingest", "account", "audit_bias", "train", "evaluate")
 """Stages with a section of their own; the tables of any other stage follow after them."""
 _RESULTS = {
@@ -25,21 +25,12 @@ _RESULTS = {
 
 def render_card(record: RunRecord) -> str:
     """`README.md` in the hub's format: metadata block, verdict, gates, results, data, limits."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=False,  # noqa: S701  (Markdown; text goes through `plain`)
-    )
-    environment.filters |= {"table": markdown_table, "num": number, "plain": plain}
     others = [
         r
         for r in record.reports
         if r.stage not in _SHOWN and any(t.rows for t in r.tables.values())
     ]
-    return environment.get_template("card.md.jinja").render(
+    return markdown_template("card.md.jinja").render(
         record=record,
         config=record.config,
         config_sha256=sha256_json(record.config),
@@ -47,13 +38,32 @@ def render_card(record: RunRecord) -> str:
         metadata=_metadata(record),
         reports={report.stage: report for report in record.reports},
         others=others,
-        not_measured=[
-            (report.stage, metric, reason)
-            for report in record.reports
-            for metric, reason in report.not_measured.items()
-        ],
+        not_measured=not_measured(record),
         figures=card_figures(record),
     )
+
+
+def markdown_template(name: str) -> jinja2.Template:
+    """A Markdown template with the filters `table`, `num` and `plain`."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=False,  # noqa: S701  (Markdown; text goes through `plain`)
+    )
+    environment.filters |= {"table": markdown_table, "num": number, "plain": plain}
+    return environment.get_template(name)
+
+
+def not_measured(record: RunRecord) -> list[tuple[str, str, str]]:
+    """Stage, metric and reason of all that could not be measured."""
+    return [
+        (report.stage, metric, reason)
+        for report in record.reports
+        for metric, reason in report.not_measured.items()
+    ]
 
 
 def card_figures(record: RunRecord) -> dict[str, Any]:
@@ -101,11 +111,16 @@ def markdown_table(table: Table) -> str:
 
 
 def number(cell: Any) -> str:
+    """`readable` for a Markdown cell."""
+    return plain(cell) if isinstance(cell, str) else readable(cell)
+
+
+def readable(cell: Any) -> str:
     """A cell for people: four significant digits, thousands with commas, an empty one as a dash."""
     if cell is None:
         return "-"
     if isinstance(cell, str):
-        return plain(cell)
+        return cell
     if float(cell).is_integer():
         return f"{int(cell):,}"
     return f"{cell:.4g}"

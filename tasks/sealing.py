@@ -14,6 +14,9 @@ from sft_core.store import home, is_stored, locate, put_bytes, writing
 from tasks.stage import stage
 from tasks.tracking import Tracker
 
+_FOR_PEOPLE = ("data_card", "page", "model_card")
+"""Stages whose files and figures are all put where people look."""
+
 
 @stage("plan", cached=False)
 def seal_plan(record: RunRecord, config: PipelineConfig, data: DatasetRef) -> StageReport:
@@ -89,7 +92,7 @@ def _published(record: RunRecord, documents: dict[str, FileRef]) -> dict[str, Fi
     """What a person reads, by file name."""
     named = {name: documents[name] for name in ("config.json", "run.json")}
     for report in record.reports:
-        if report.stage == "model_card":
+        if report.stage in _FOR_PEOPLE:
             shown = {**report.files, **report.figures}
             named |= {f"{key}{locate(ref).suffix}": ref for key, ref in shown.items()}
         for key in ("ledger", "validation"):

@@ -102,8 +102,10 @@ class TableFile(Generic[Line]):
 def _table_file(schema: pa.Schema) -> Iterator[TableFile[Any]]:
     with incoming(".parquet") as sink:
         file: TableFile[Any] = TableFile(sink, schema)
-        yield file
-        file.close()
+        try:
+            yield file
+        finally:
+            file.close()
 
 
 def source_row_file() -> AbstractContextManager[TableFile[SourceRow]]:

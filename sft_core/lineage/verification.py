@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +12,25 @@ from pydantic import ValidationError
 
 from sft_core.base_model import check_base
 from sft_core.card import render_card
+from sft_core.data_card import render_croissant, render_data_sheet
 from sft_core.errors import IntegrityError
 from sft_core.evaluation.summary import summarize
 from sft_core.lineage.chain import Entry, public_key, read_chain
 from sft_core.lineage.ledger import build_ledger, check_conservation
 from sft_core.lineage.provenance import code_provenance
 from sft_core.lineage.tracing import RUN
+from sft_core.page import render_page
 from sft_core.records import sha256_json
 from sft_core.reports import FileRef, ModelRef, RunRecord
 from sft_core.store import check, count_rows, home, locate
+
+_DOCUMENTS: tuple[tuple[str, str, Callable[[RunRecord], str]], ...] = (
+    ("data_card", "croissant.json", render_croissant),
+    ("data_card", "data_sheet.md", render_data_sheet),
+    ("page", "report.html", render_page),
+    ("model_card", "README.md", render_card),
+)
+"""Stage, published file, and the function of the record that writes it."""
 
 
 def verify(run_id: str | None = None, key: Path | None = None) -> Iterator[str]:
@@ -60,10 +70,10 @@ def _verify_run(entry: Entry, chain: list[Entry]) -> Iterator[str]:
     yield from _check_ledger(name, record)
     if predicate["code"] == code_provenance():
         yield from _check_evaluation(name, record)
-        yield from _check_card(name, record)
+        yield from _check_documents(name, record)
     else:
         commit = predicate["code"]["commit"]
-        yield f"{name}: made by other code (commit {commit}): card and metrics NOT RECOMPUTED"
+        yield f"{name}: made by other code (commit {commit}): cards and metrics NOT RECOMPUTED"
     yield from _check_base(name, predicate["base"])
 
 
@@ -128,18 +138,20 @@ def _check_evaluation(name: str, record: RunRecord) -> Iterator[str]:
     yield f"{name}: {len(found)} evaluation metrics follow from the scores per item"
 
 
-def _check_card(name: str, record: RunRecord) -> Iterator[str]:
-    report = record.report("model_card")
-    if report is None:
-        return
-    before = tuple(record.reports[: record.reports.index(report)])
-    again = render_card(record.model_copy(update={"reports": before})).splitlines()
-    path = home() / "runs" / record.run_id / "README.md"
-    card = path.read_text(encoding="utf-8").splitlines()
-    for number, (expected, found) in enumerate(zip(again, card, strict=False), start=1):
-        _expect(name, f"card line {number}", expected, found)
-    _expect(name, "number of card lines", len(again), len(card))
-    yield f"{name}: every number on the card follows from the sealed reports"
+def _check_documents(name: str, record: RunRecord) -> Iterator[str]:
+    """What people read follows from the reports that were there when it was written."""
+    for stage, file, render in _DOCUMENTS:
+        report = record.report(stage)
+        if report is None:
+            continue
+        before = tuple(record.reports[: record.reports.index(report)])
+        again = render(record.model_copy(update={"reports": before})).splitlines()
+        path = home() / "runs" / record.run_id / file
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number, (expected, found) in enumerate(zip(again, lines, strict=False), start=1):
+            _expect(name, f"{file} line {number}", expected, found)
+        _expect(name, f"number of lines of {file}", len(again), len(lines))
+        yield f"{name}: every number in {file} follows from the sealed reports"
 
 
 def _check_base(name: str, base: dict[str, Any] | None) -> Iterator[str]:

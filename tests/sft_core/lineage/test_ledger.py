@@ -15,9 +15,7 @@ from sft_core.reports import DatasetRef, StageReport
 
 
 def source_rows(count):
-    return [
-        SourceRow(n, f"{n:064x}", "a.jsonl", n + 1, "MIT", "given", "") for n in range(count)
-    ]
+    return [SourceRow(n, f"{n:064x}", "a.jsonl", n + 1, "MIT", "given", "") for n in range(count)]
 
 
 def ingested(count):
