@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
-from typing import TypedDict
+from typing import NamedTuple
 
 from data_checks.shaping import DEFECT
 from sft_core.records import Message, Record
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
+"""All ASCII control characters but tab, line feed and carriage return."""
 # U+FFFD, and UTF-8 read as Latin-1 or Windows-1252: a lead byte's letter before a continuation.
 _DAMAGE = re.compile(
     "\ufffd|[\u00c2\u00c3][\u0080-\u00bf]|\u00e2\u20ac[\u0080-\u024f\u2000-\u2122]"
 )
 
 
-class Features(TypedDict):
+TEXT_COLUMNS = ("system", "prompt", "completion")
+"""Columns of text that a suite may judge."""
+
+
+class Features(NamedTuple):
     """One row of the feature frame. Every column is a number and none quotes the record."""
 
-    row: int
     has_missing_value: int
     has_wrong_type: int
     has_invalid_roles: int
@@ -34,9 +38,9 @@ def features_of(record: Record) -> Features:
     """Features of a record; a defective one has lengths of 0."""
     defect = record.meta.get(DEFECT)
     lengths = [len(m["content"].strip()) for m in record.messages]
-    text = "\n".join(m["content"] for m in record.messages)
+    text = "\n".join([m["content"] for m in record.messages])
+    encoded = text.encode()
     return Features(
-        row=record.row,
         has_missing_value=int(defect == "missing_value"),
         has_wrong_type=int(defect == "wrong_type"),
         has_invalid_roles=int(not defect and not roles_are_valid(record.messages)),
@@ -44,9 +48,22 @@ def features_of(record: Record) -> Features:
         shortest_message_chars=min(lengths, default=0),
         completion_chars=lengths[-1] if lengths else 0,
         num_chars=len(text),
-        num_control_characters=len(_CONTROL.findall(text)),
-        num_damaged_characters=len(_DAMAGE.findall(text)),
+        # In UTF-8 a control character is one byte, and no other character holds that byte.
+        num_control_characters=len(encoded) - len(encoded.translate(None, _CONTROL)),
+        num_damaged_characters=0 if text.isascii() else len(_DAMAGE.findall(text)),
     )
+
+
+def text_of(record: Record, column: str) -> str | None:
+    """A part of the record's text; None where it has no such part.
+
+    `system` is the system prompt, `completion` the last turn, `prompt` all turns between them,
+    joined by a newline.
+    """
+    system = [m["content"] for m in record.messages if m["role"] == "system"]
+    turns = [m["content"] for m in record.messages if m["role"] != "system"]
+    part = {"system": system, "prompt": turns[:-1], "completion": turns[-1:]}[column]
+    return "\n".join(part) if part else None
 
 
 def roles_are_valid(messages: list[Message]) -> bool:

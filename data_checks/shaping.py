@@ -128,6 +128,8 @@ def _turns(value: Any) -> list[Message]:
 
 def _encodable(text: str) -> str:
     """Half of a surrogate pair has no UTF-8: it becomes U+FFFD, which validation reports."""
+    if text.isascii():
+        return text
     return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
 
 

@@ -62,11 +62,14 @@ class Record:
         return cls(**orjson.loads(line))
 
 
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+)
+
+
 def canonical_json(value: Any) -> bytes:
     """Sorted keys, no spaces, UTF-8; equal values give equal bytes. NaN is refused."""
-    return json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode("utf-8", "surrogatepass")
+    return _CANONICAL.encode(value).encode("utf-8", "surrogatepass")
 
 
 def sha256_json(value: Any) -> str:
@@ -75,8 +78,12 @@ def sha256_json(value: Any) -> str:
 
 
 def row_id(messages: list[Message], meta: dict[str, Any]) -> str:
-    """Identity of a record: SHA-256 over its canonical JSON."""
-    return sha256_json({"messages": messages, "meta": meta})
+    """Identity of a record: SHA-256 over its canonical JSON.
+
+    Messages are strings alone, which orjson writes in the same bytes several times faster.
+    """
+    text = orjson.dumps(messages, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(b'{"messages":%b,"meta":%b}' % (text, canonical_json(meta))).hexdigest()
 
 
 Action = Literal["dropped", "redacted", "train", "validation", "test"]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
-from data_checks.features import features_of
 from sft_core.config import ValidationConfig
-from sft_core.records import dropped_rows
 from sft_core.reports import DatasetRef, StageReport, Table
 from sft_core.store import put_bytes, read_records
 from tasks.sieve import sieve
@@ -15,22 +11,29 @@ from tasks.stage import at_least, at_most, stage
 
 @stage(
     "validate",
-    gates=(at_most("dropped_rate", "max_rejected_rate"), at_least("num_rows_out", "min_rows")),
+    gates=(
+        at_most("num_failed_expectations", "max_failed_expectations"),
+        at_most("dropped_rate", "max_rejected_rate"),
+        at_least("num_rows_out", "min_rows"),
+    ),
 )
 def validate(data: DatasetRef, config: ValidationConfig) -> StageReport:
     """Rows that meet every expectation; `validation.html` shows the suite's results."""
     # Great Expectations takes seconds to import: only when there is something to judge.
-    from data_checks.expectations import validate_features
+    from data_checks.expectations import RecordJudge
 
-    frame = pd.DataFrame([dict(features_of(record)) for record in read_records(data)])
-    validation = validate_features(frame, config)
+    judge = RecordJudge(config)
+    report = sieve("validate", data, judge.judge(read_records(data)))
+    validation = judge.validation()
     expectations = Table(
-        columns=("reason", "expectation", "column", "failed rows"),
-        rows=tuple((e.reason, e.name, e.column, e.num_failed) for e in validation.expectations),
+        columns=("reason", "expectation", "column", "failed rows", "limit"),
+        rows=tuple(
+            (o.rule.reason, o.rule.type, ", ".join(o.rule.columns), o.num_failed, o.limit)
+            for o in validation.outcomes
+        ),
     )
-    decisions = dropped_rows(validation.decisions())
-    judged = ((record, decisions.get(record.row)) for record in read_records(data))
-    return sieve("validate", data, judged).plus(
+    return report.plus(
+        metrics={"num_failed_expectations": validation.num_failed_expectations},
         tables={"expectations": expectations},
         files={"validation": put_bytes(validation.to_html().encode(), ".html")},
     )

@@ -6,8 +6,10 @@ import json
 import datasets
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from data_checks.reading import read_rows
+from data_checks.reading import _parse_exactly, _parse_fast, read_rows
 from data_checks.shaping import DEFECT, columns_of, shape_row
 from sft_core.config import Columns, SourceConfig
 from sft_core.errors import DataError
@@ -69,6 +71,69 @@ def test_damage_stops_with_the_place_and_without_the_text(tmp_path, name, conten
     assert message in str(failure.value)
     assert name in str(failure.value)
     assert "an answer" not in str(failure.value)
+
+
+KEYS = st.sampled_from(['"a"', '"b"', '"\\u0061"', '"\\""', '"\\\\"', '"a\\\\\\""', '"é"'])
+GAP = st.sampled_from(["", " ", "\t "])
+
+
+def objects(values):
+    pairs = st.lists(st.tuples(GAP, KEYS, GAP, st.just(":"), GAP, values).map("".join), max_size=3)
+    return pairs.map(lambda found: "{" + ",".join(found) + "}")
+
+
+def arrays(values):
+    return st.lists(values, max_size=3).map(lambda found: "[" + ", ".join(found) + "]")
+
+
+SCALARS = KEYS | st.sampled_from(
+    ["1", "1.5", "null", "123456789012345678901", '"\\ud800"', "-1e30"]
+)
+JSON = objects(st.recursive(SCALARS, lambda values: objects(values) | arrays(values)))
+
+
+@given(JSON | st.text('"\\{}[]:,aé 0.1nul').map(lambda text: '{"a":' + text + "}"))
+def test_the_fast_parser_agrees_with_the_exact_one_wherever_it_answers(line):
+    found = _parse_fast(line.encode())
+    if found is not None:
+        assert repr(found) == repr(_parse_exactly("a.jsonl", 1, line))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        r'{"prompt": "say \"yes\": or \\", "turns": [{"role": "user"}, {"role": "x"}], "n": -1.5}',
+        r'{"prompt" : "\u00e9\ud83d\ude00 é", "completion":""}',
+        "{}",
+    ],
+)
+def test_the_fast_parser_answers_for_usual_lines(line):
+    assert _parse_fast(line.encode()) == json.loads(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"a": 1, "a": 2}',
+        '{"a" : 1, "a":2}',
+        '{"a": 1, "\\u0061": 2}',
+        '{"x": [{"a": "b", "a": "b"}]}',
+        '{"a\\\\": 1, "a\\\\": 1}',
+    ],
+)
+def test_a_repeated_key_is_found_however_it_is_written(tmp_path, line):
+    path = tmp_path / "a.jsonl"
+    path.write_text(line)
+    with pytest.raises(DataError, match="line 1: a key stands twice"):
+        list(read_rows(SourceConfig(path=str(path)), LIMIT))
+
+
+def test_a_long_integer_keeps_its_digits(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": 123456789012345678901234567890}')
+    assert list(read_rows(SourceConfig(path=str(path)), LIMIT)) == [
+        (1, {"id": 123456789012345678901234567890})
+    ]
 
 
 def write_jsonl(path):

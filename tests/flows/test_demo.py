@@ -3,7 +3,7 @@
 import pytest
 
 from flows.summary import describe_run, load_run
-from sft_core.config import PipelineConfig
+from sft_core.config import DEMO
 from sft_core.config_file import load_config
 from sft_core.lineage.verification import verify
 from tests.conftest import ROOT, change, tracking
@@ -30,8 +30,8 @@ def test_the_demo_learns_the_task_and_fits_a_screen(prefect_server, home):
 
 def test_the_defaults_are_the_demo():
     demo = load_config(ROOT / "examples/triage/demo.yaml").model_dump()
-    defaults = PipelineConfig().model_dump()
+    defaults = DEMO.model_dump()
     # The demo also names a benchmark file and what the card cannot know.
     for section in set(defaults) - {"contamination", "card"}:
         assert demo[section] == defaults[section], section
-    assert change(PipelineConfig(), policy={"min_rows": 1}).policy.min_rows == 1
+    assert change(DEMO, policy={"min_rows": 1}).policy.min_rows == 1

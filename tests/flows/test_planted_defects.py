@@ -92,7 +92,7 @@ def test_identifiers_are_redacted_wherever_they_stood(audited, truth):
     kept = [entry for entry in truth["identifiers"] if ledger[entry["line"]]["fate"] != "dropped"]
     assert len(kept) > 150
     for entry in kept:
-        assert f"{entry['kind']}=" in ledger[entry["line"]]["redacted"], entry["line"]
+        assert f"{entry['kind']}@" in ledger[entry["line"]]["redacted"], entry["line"]
 
 
 def test_no_planted_text_leaves_store_and_quarantine(audited, truth):

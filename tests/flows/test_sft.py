@@ -15,10 +15,13 @@ from tests.conftest import ROOT, cached_stages, change, children, tracking
 pytestmark = pytest.mark.flow
 
 STAGES = {
-    "ingest", "validate", "protect", "deduplicate", "split", "decontaminate", "audit_bias", "plan",
-    "tokenize", "train", "evaluate", "account", "model_card", "register", "seal", "nominate",
+    "ingest", "permit", "validate", "protect", "deduplicate", "split", "decontaminate",
+    "audit_bias", "plan", "tokenize", "train", "evaluate", "account", "data_card", "page",
+    "model_card", "register", "seal", "nominate",
 }  # fmt: skip
-NEVER_CACHED = {"plan", "account", "model_card", "register", "seal", "nominate"}
+NEVER_CACHED = {
+    "plan", "account", "data_card", "page", "model_card", "register", "seal", "nominate",
+}  # fmt: skip
 
 
 @pytest.fixture

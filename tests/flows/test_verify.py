@@ -51,7 +51,7 @@ def test_an_untouched_copy_verifies(copy):
     _, run_id = copy
     lines = list(verify(run_id))
     assert any("ledger lines follow" in line for line in lines)
-    assert any("every number on the card" in line for line in lines)
+    assert any("every number in README.md" in line for line in lines)
 
 
 def test_every_single_sealed_file_is_guarded(copy):
