@@ -36,7 +36,7 @@ def test_medquad_on_stories260k(prefect_server, home, shared):
             "evaluation": {"max_items": 24, "max_new_tokens": 32, "num_resamples": 200},
             "policy": {
                 "min_test_rows": 20,
-                "max_contamination_rate": 0.3,  # pages share whole paragraphs: rightly taken out
+                "max_contamination_rate": 0.5,  # the first pages share most paragraphs: taken out
                 "max_truncated_rate": None,  # many answers are longer than 512 tokens
                 "max_label_disparity": None,  # free text has no labels
                 "max_subgroup_gap": None,  # the source names no groups
