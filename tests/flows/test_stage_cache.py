@@ -15,6 +15,7 @@ pytestmark = pytest.mark.flow
 
 DATA_STAGES = {
     "ingest",
+    "permit",
     "validate",
     "protect",
     "deduplicate",
@@ -70,15 +71,17 @@ def test_a_changed_limit_judges_again_without_computing(audit, home, quick_confi
         GateError, match=r"deduplicate: duplicate_rate is .* policy.max_duplicate"
     ) as e:
         audit(strict)
-    assert cached_stages(home, e.value.run_id) == {"ingest", "validate", "protect", "deduplicate"}
+    up_to_the_gate = {"ingest", "permit", "validate", "protect", "deduplicate"}
+    assert cached_stages(home, e.value.run_id) == up_to_the_gate
 
 
 def test_a_result_whose_file_is_gone_is_computed_again(audit, home, quick_config):
     audit(quick_config)
     for path in (home / "store").glob("*.jsonl"):
         path.write_bytes(b"")
-    # The bias audit makes no rows, and the split writes again what decontamination had let through.
-    assert cached_stages(home, audit(quick_config)) <= {"decontaminate", "audit_bias"}
+    # The bias audit makes no rows. Two stages let all rows through, and the stage before them
+    # writes that very content again.
+    assert cached_stages(home, audit(quick_config)) <= {"permit", "decontaminate", "audit_bias"}
 
 
 def test_changed_source_recomputes_what_depends_on_it(prefect_server, tmp_path, quick_config):
