@@ -1,4 +1,4 @@
-"""The data half alone: answers in seconds, imports no torch, trains nothing.
+"""The data half alone: imports no torch, trains nothing.
 
 python -m flows.audit
 tunetrail audit my-config.yaml

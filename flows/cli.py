@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--json", action="store_true", help="print JSON for programs")
         if config:
             sub.add_argument(
-                "config", nargs="?", type=Path, help="YAML config; without it the demo's defaults"
+                "config", nargs="?", type=Path, help="YAML config; without it the demo"
             )
         sub.set_defaults(verb=function)
         return sub
