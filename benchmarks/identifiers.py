@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import publish
-from data_checks import safe_harbor
-from data_checks.identifiers import _SCANNER, find_identifiers, protect
+from data_checks.privacy import safe_harbor
+from data_checks.privacy.identifiers import _SCANNER, find_identifiers, protect
 from sft_core.config import PrivacyConfig
 from sft_core.records import Record
 
 ROOT = Path(__file__).parents[1]
 DATA = ROOT.parent / "shared/data"
 GOLD = DATA / "pii/synth_dataset_v2.json"
-MEASUREMENTS = ROOT / "data_checks/measurements/identifier_recall.json"
+MEASUREMENTS = ROOT / "data_checks/privacy/measurements/identifier_recall.json"
 
 FITTING = {
     "EMAIL_ADDRESS": {"email"},

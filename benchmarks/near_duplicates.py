@@ -31,8 +31,8 @@ from scipy.sparse import csr_array
 
 from benchmarks.duplicate_corpus import corpus
 from benchmarks.harness import arguments, measure, publish
-from data_checks.exact_duplicates import find_exact_duplicates
-from data_checks.near_duplicates import find_near_duplicates
+from data_checks.overlap.exact_duplicates import find_exact_duplicates
+from data_checks.overlap.near_duplicates import find_near_duplicates
 from sft_core.records import Record
 
 MIN_SIMILARITY = 0.8

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from packaging.requirements import Requirement
 
-from data_checks.reading import HUB_ID
+from data_checks.intake.reading import HUB_ID
 from sft_core.base_model import resolve_base
 from sft_core.config import PipelineConfig
 from sft_core.errors import TuneTrailError

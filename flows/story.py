@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from data_checks.terms import subject_pseudonym
+from data_checks.intake.terms import subject_pseudonym
 from sft_core.errors import ConfigError
 from sft_core.keys import pseudonym_key
 from sft_core.lineage.tracing import Story, dropped_rows, trace_row, trace_subject

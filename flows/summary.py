@@ -6,7 +6,7 @@ import os
 
 from pydantic import ValidationError
 
-from sft_core.card import number
+from sft_core.documents.card import number
 from sft_core.errors import IntegrityError
 from sft_core.reports import RunRecord, StageReport
 from sft_core.store import home

@@ -7,10 +7,10 @@ import io
 from collections.abc import Sequence
 from dataclasses import astuple, fields
 
-from data_checks import bias
-from data_checks.association import Association, Kind
+from data_checks.bias import audit as bias
+from data_checks.bias.association import Association, Kind
 from sft_core.config import BiasConfig
-from sft_core.figures import Bar, panels
+from sft_core.documents.figures import Bar, panels
 from sft_core.reports import DatasetRef, StageReport
 from sft_core.store import put_bytes, read_records
 from tasks.stage import at_most, stage

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from data_checks.contamination import Leak, find_contaminated
-from data_checks.reading import read_rows
+from data_checks.intake.reading import read_rows
+from data_checks.overlap.contamination import Leak, find_contaminated
 from sft_core.config import BenchmarkFile, ContaminationConfig, SourceConfig
 from sft_core.errors import DataError
 from sft_core.records import Decision, Record

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sft_core.data_card import render_croissant, render_data_sheet
+from sft_core.documents.data_card import render_croissant, render_data_sheet
 from sft_core.reports import RunRecord, StageReport
 from sft_core.store import put_bytes
 from tasks.stage import stage

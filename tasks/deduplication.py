@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from data_checks.exact_duplicates import find_exact_duplicates
-from data_checks.near_duplicates import catch_probability, find_near_duplicates
+from data_checks.overlap.exact_duplicates import find_exact_duplicates
+from data_checks.overlap.near_duplicates import catch_probability, find_near_duplicates
 from sft_core.config import DedupConfig
 from sft_core.lineage.ledger import put_table
 from sft_core.records import Decision, Record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sft_core.config import EvaluationConfig, ModelConfig
-from sft_core.figures import bars
+from sft_core.documents.figures import bars
 from sft_core.lineage.ledger import put_table
 from sft_core.records import canonical_json
 from sft_core.reports import DatasetRef, StageReport

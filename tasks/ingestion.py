@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 
-from data_checks.reading import read_rows
-from data_checks.shaping import columns_of, shape_row
-from data_checks.terms import subject_pseudonym
+from data_checks.intake.reading import read_rows
+from data_checks.intake.shaping import columns_of, shape_row
+from data_checks.intake.terms import subject_pseudonym
 from sft_core.config import IngestConfig, SourceConfig
 from sft_core.errors import DataError
 from sft_core.keys import pseudonym_key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sft_core.card import card_figures, render_card
+from sft_core.documents.card import card_figures, render_card
 from sft_core.reports import RunRecord, StageReport
 from sft_core.store import put_bytes
 from tasks.stage import stage

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data_checks.terms import Origin, Terms, read_erasure_list
+from data_checks.intake.terms import Origin, Terms, read_erasure_list
 from sft_core.config import TermsConfig
 from sft_core.keys import pseudonym_key
 from sft_core.lineage.ledger import read_source_rows

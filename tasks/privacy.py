@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from data_checks.identifiers import KINDS
-from data_checks.identifiers import protect as protect_record
-from data_checks.safe_harbor import safe_harbor_table
+from data_checks.privacy.identifiers import KINDS
+from data_checks.privacy.identifiers import protect as protect_record
+from data_checks.privacy.safe_harbor import safe_harbor_table
 from sft_core.config import PrivacyConfig
 from sft_core.keys import pseudonym_key
 from sft_core.records import Decision, Record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
-from data_checks.splitting import split_of
+from data_checks.overlap.splitting import split_of
 from sft_core.config import SplitConfig
 from sft_core.lineage.ledger import decision_file
 from sft_core.records import SPLITS, Decision

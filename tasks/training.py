@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from sft_core.config import ModelConfig, TrainingConfig
-from sft_core.figures import curve
+from sft_core.documents.figures import curve
 from sft_core.reports import StageReport
 from sft_core.store import locate, put_bytes, put_tree
 from tasks.stage import note_timings, stage

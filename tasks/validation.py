@@ -20,7 +20,7 @@ from tasks.stage import at_least, at_most, stage
 def validate(data: DatasetRef, config: ValidationConfig) -> StageReport:
     """Rows that meet every expectation; `validation.html` shows the suite's results."""
     # Great Expectations takes seconds to import: only when there is something to judge.
-    from data_checks.expectations import RecordJudge
+    from data_checks.validation.expectations import RecordJudge
 
     judge = RecordJudge(config)
     report = sieve("validate", data, judge.judge(read_records(data)))

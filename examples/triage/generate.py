@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data_checks.splitting import split_of
+from data_checks.overlap.splitting import split_of
 from examples.triage.notes import (
     COMPLAINTS,
     SEXES,

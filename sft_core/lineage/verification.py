@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from sft_core.base_model import check_base
-from sft_core.card import render_card
-from sft_core.data_card import render_croissant, render_data_sheet
+from sft_core.documents.card import render_card
+from sft_core.documents.data_card import render_croissant, render_data_sheet
+from sft_core.documents.page import render_page
 from sft_core.errors import IntegrityError
 from sft_core.evaluation.summary import summarize
 from sft_core.lineage.chain import Entry, public_key, read_chain
 from sft_core.lineage.ledger import build_ledger, check_conservation
 from sft_core.lineage.provenance import code_provenance
 from sft_core.lineage.tracing import RUN
-from sft_core.page import render_page
 from sft_core.records import sha256_json
 from sft_core.reports import FileRef, ModelRef, RunRecord
 from sft_core.store import check, count_rows, home, locate

@@ -5,10 +5,10 @@ from collections import Counter
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from data_checks.contamination import find_contaminated
-from data_checks.exact_duplicates import find_exact_duplicates
-from data_checks.near_duplicates import find_near_duplicates
-from data_checks.splitting import split_of
+from data_checks.overlap.contamination import find_contaminated
+from data_checks.overlap.exact_duplicates import find_exact_duplicates
+from data_checks.overlap.near_duplicates import find_near_duplicates
+from data_checks.overlap.splitting import split_of
 from sft_core.config import SplitConfig
 from sft_core.records import Record, row_id
 

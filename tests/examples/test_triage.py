@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_checks.splitting import split_of
+from data_checks.overlap.splitting import split_of
 from examples.triage.generate import (
     NUM_EXACT,
     NUM_IDENTIFIED,

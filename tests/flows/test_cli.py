@@ -242,7 +242,7 @@ def test_verify_without_any_run_says_so(home, capsys):
 
 @pytest.mark.flow
 def test_byte_order_mark_and_crlf_are_read(prefect_server, tmp_path, home):
-    from data_checks.reading import read_rows
+    from data_checks.intake.reading import read_rows
     from sft_core.config import SourceConfig
 
     path = tmp_path / "a.jsonl"

@@ -117,7 +117,7 @@ def test_changed_source_recomputes_what_depends_on_it(prefect_server, tmp_path, 
 
     assert run() == set()
     assert run() == DATA_STAGES
-    with (code / "data_checks/near_duplicates.py").open("a") as file:
+    with (code / "data_checks/overlap/near_duplicates.py").open("a") as file:
         file.write("\n# a change of source, not of results\n")
     # Deduplication runs again and gives equal rows, so what follows is a hit.
     assert run() == DATA_STAGES - {"deduplicate"}

@@ -3,7 +3,7 @@
 import hashlib
 
 from sft_core.config import PipelineConfig
-from sft_core.figures import bars
+from sft_core.documents.figures import bars
 from sft_core.records import Record
 from sft_core.reports import FileRef, Gate, RunRecord, StageReport, Table
 from sft_core.store import put_bytes, put_records
