@@ -134,9 +134,12 @@ def _run(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace) -> int:
     config = _load(args)
     with _own_lines():
+        from prefect.settings import PREFECT_API_URL
+
         from flows.audit import audit
 
-        run_id = audit(config)
+        # An audit is not worth the start of a server: it is a flow run where one is there already.
+        run_id = audit(config) if PREFECT_API_URL.value() else audit.fn(config)
     _show_run(args, run_id)
     return 0
 

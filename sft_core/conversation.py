@@ -26,7 +26,7 @@ def read_template(tokenizer: PreTrainedTokenizerBase, path: str | None) -> str:
     if path is None:
         if tokenizer.chat_template is not None:
             return str(tokenizer.get_chat_template())
-        return (files("sft_core") / "templates" / "default.jinja").read_text(encoding="utf-8")
+        return (files("sft_core") / "texts" / "default.jinja").read_text(encoding="utf-8")
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -13,7 +13,12 @@ from typing import Any, Literal
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE, CacheKeyFnPolicy
+from prefect.filesystems import LocalFileSystem
+from prefect.results import ResultStore
 from prefect.runtime import flow_run
+from prefect.serializers import JSONSerializer
+from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
+from prefect.transactions import transaction
 
 from sft_core.config import PipelineConfig, PolicyConfig
 from sft_core.errors import GateError, IntegrityError, TuneTrailError
@@ -167,32 +172,15 @@ class StageRunner:
             # The run is ending, perhaps by a signal that took the embedded server along.
             return stage.body(*args), False
         key = stage.key(args) if stage.cached else None
-        report, cached = self._prefect_call(stage, args, key, refresh=False)
+        call = _call_as_task if flow_run.id else _call_here
+        report, cached = call(stage, args, key, refresh=False)
         try:
             for ref in filter(is_stored, report.refs() if cached else ()):
                 check(ref)
         except IntegrityError as error:
             _log.warning("%s: cached result is unusable, running again: %s", stage.name, error)
-            report, cached = self._prefect_call(stage, args, key, refresh=True)
+            report, cached = call(stage, args, key, refresh=True)
         return report, cached
-
-    def _prefect_call(
-        self, stage: Stage, args: tuple[Any, ...], key: str | None, *, refresh: bool
-    ) -> tuple[StageReport, bool]:
-        def body() -> dict[str, Any]:
-            return stage.body(*args).model_dump(mode="json")
-
-        run = task(
-            name=stage.name,
-            task_run_name=stage.name,
-            cache_policy=CacheKeyFnPolicy(cache_key_fn=lambda *_: key) if key else NO_CACHE,
-            persist_result=key is not None,
-            result_serializer="json",
-            refresh_cache=refresh,
-        )(body)
-        state = run(return_state=True)
-        report = StageReport.model_validate(state.result(raise_on_failure=True))
-        return report, state.name == "Cached"
 
     def record(self) -> RunRecord:
         """The run so far, as the closing stages see it."""
@@ -217,6 +205,41 @@ class StageRunner:
             problem.run_id = self.run_id
         if problem is not None and problem is not error:
             raise problem
+
+
+def _call_as_task(
+    stage: Stage, args: tuple[Any, ...], key: str | None, *, refresh: bool
+) -> tuple[StageReport, bool]:
+    """The report of a Prefect task run, and whether it came from the cache."""
+
+    def body() -> dict[str, Any]:
+        return stage.body(*args).model_dump(mode="json")
+
+    run = task(
+        name=stage.name,
+        task_run_name=stage.name,
+        cache_policy=CacheKeyFnPolicy(cache_key_fn=lambda *_: key) if key else NO_CACHE,
+        persist_result=key is not None,
+        result_serializer="json",
+        refresh_cache=refresh,
+    )(body)
+    state = run(return_state=True)
+    report = StageReport.model_validate(state.result(raise_on_failure=True))
+    return report, state.name == "Cached"
+
+
+def _call_here(
+    stage: Stage, args: tuple[Any, ...], key: str | None, *, refresh: bool
+) -> tuple[StageReport, bool]:
+    """The same outside a flow run: no server is asked, and the tasks' stored results are shared."""
+    folder = LocalFileSystem(basepath=str(PREFECT_LOCAL_STORAGE_PATH.value()))
+    store = ResultStore(result_storage=folder, serializer=JSONSerializer())
+    with transaction(key, store, overwrite=refresh, write_on_commit=True) as stored:
+        if stored.is_committed() and (found := stored.read()):
+            return StageReport.model_validate(found.result), True
+        report = stage.body(*args)
+        stored.stage(report.model_dump(mode="json"))
+    return report, False
 
 
 def _outcome(problem: BaseException | None) -> Literal["completed", "failed", "interrupted"]:

@@ -76,6 +76,6 @@ def safe_harbor_table(config: PrivacyConfig, found: Mapping[str, int]) -> Table:
 
 def measured_recall() -> dict[str, Any]:
     """The data file: data set, its digest, the rule, the date, and hits and n by letter."""
-    path = resources.files("data_checks") / "measurements" / "identifier_recall.json"
+    path = resources.files("data_checks.privacy") / "measurements" / "identifier_recall.json"
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return found

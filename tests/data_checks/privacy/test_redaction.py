@@ -13,7 +13,7 @@ from sft_core.config import PrivacyConfig
 from sft_core.config_file import parse_config
 from sft_core.errors import ConfigError
 from sft_core.records import Record
-from tests.data_checks.test_identifiers import TEXTS
+from tests.data_checks.privacy.test_identifiers import TEXTS
 
 KEY = b"a key of a test, 32 bytes long.."
 
