@@ -39,7 +39,7 @@ def evaluate(
     from sft_core.base_model import check_base
     from sft_core.evaluation.comparison import Item, compare
     from sft_core.tokenization import end_of_turn_id, prompt_ids
-    from sft_core.training import load_tuned
+    from sft_core.training.adapters import load_tuned
 
     network, tokenizer = load_tuned(
         check_base(tuned.models["base"]), locate(tuned.models["adapter"]), model

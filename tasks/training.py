@@ -29,7 +29,7 @@ def train(
 ) -> StageReport:
     """An adapter for the base that the tokens were made for."""
     from sft_core.base_model import check_base
-    from sft_core.training import train_adapter
+    from sft_core.training.trainer import train_adapter
 
     base = tokens.models["base"]
     with tempfile.TemporaryDirectory() as temporary:

@@ -19,7 +19,8 @@ from sft_core.records import Record
 from sft_core.store import sha256_tree
 from sft_core.token_file import save_tokens
 from sft_core.tokenization import encode, prompt_ids, tokenize_records
-from sft_core.training import Training, load_tuned, train_adapter
+from sft_core.training.adapters import load_tuned
+from sft_core.training.trainer import Training, train_adapter
 from tests.sft_core.tiny_model import (
     CHATML,
     CONTEXT,
