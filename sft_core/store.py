@@ -13,7 +13,7 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -176,14 +176,6 @@ def record_file(area: Literal["store", "quarantine"] = "store") -> Iterator[Reco
     """Records to store one at a time; raw text of rejected rows belongs to `quarantine`."""
     with incoming(".jsonl", area) as sink:
         yield RecordFile(sink)
-
-
-def put_records(records: Iterable[Record]) -> DatasetRef:
-    """Store records as canonical JSON lines, one at a time: memory stays flat."""
-    with record_file() as file:
-        for record in records:
-            file.add(record)
-    return file.ref
 
 
 def put_tree(folder: Path, base: str | None = None) -> ModelRef:

@@ -87,6 +87,16 @@ def change(config, **sections):
     return PipelineConfig.model_validate(values)
 
 
+def put_records(records):
+    """Store records; returns their reference."""
+    from sft_core.store import record_file
+
+    with record_file() as file:
+        for record in records:
+            file.add(record)
+    return file.ref
+
+
 def tracking(home):
     """An MLflow client on a home's database."""
     from mlflow import MlflowClient

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from data_checks.overlap.minhash import grown
 from data_checks.text import Ends, Hashes, compiled, ngram_hashes, owners
 
 OVERLAP_WORDS = 13
@@ -218,25 +219,13 @@ def _candidates(
             if counts[text] >= needed[text]:
                 if count == capacity:
                     capacity *= 2
-                    pairs, shared = _grown(pairs, shared, capacity)
+                    pairs, shared = grown(pairs, shared, capacity)
                 pairs[count, 0] = row
                 pairs[count, 1] = text
                 shared[count] = counts[text]
                 count += 1
             counts[text] = 0
     return pairs[:count].copy(), shared[:count].copy()
-
-
-@compiled
-def _grown(pairs: Integers, shared: Integers, capacity: int) -> tuple[Integers, Integers]:
-    """Copies with room for more."""
-    more_pairs = np.empty((capacity, 2), np.int64)
-    more_shared = np.empty(capacity, np.int64)
-    for k in range(shared.size):  # a slice assignment would take seconds to compile
-        more_pairs[k, 0] = pairs[k, 0]
-        more_pairs[k, 1] = pairs[k, 1]
-        more_shared[k] = shared[k]
-    return more_pairs, more_shared
 
 
 @compiled

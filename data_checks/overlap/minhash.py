@@ -5,7 +5,7 @@ Positions, not row numbers, name a set here.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from data_checks.text import Ends, Hashes, compiled
 Integers = NDArray[np.int64]
 Keys = NDArray[np.uint32]
 Similarities = NDArray[np.float64]
+Values = TypeVar("Values", Integers, Similarities)
 
 _MIXER = np.uint64(0x9E3779B97F4A7C15)
 
@@ -175,7 +176,7 @@ def verify_band(
                 if not crowded or left != right:
                     if count == capacity:
                         capacity *= 2
-                        pairs, similarity = _grown(pairs, similarity, capacity)
+                        pairs, similarity = grown(pairs, similarity, capacity)
                     pairs[count, 0] = places[a]
                     pairs[count, 1] = places[b]
                     similarity[count] = found
@@ -203,14 +204,12 @@ def _share_key(keys: Keys, a: int, b: int, bands: int) -> bool:
 
 
 @compiled
-def _grown(
-    pairs: Integers, similarity: Similarities, capacity: int
-) -> tuple[Integers, Similarities]:
-    """Copies with room for more."""
+def grown(pairs: Integers, values: Values, capacity: int) -> tuple[Integers, Values]:
+    """Copies with room for more pairs and their values."""
     more_pairs = np.empty((capacity, 2), np.int64)
-    more = np.empty(capacity, np.float64)
-    for p in range(similarity.size):  # a slice assignment would take seconds to compile
+    more = np.empty(capacity, values.dtype)
+    for p in range(values.size):  # a slice assignment would take seconds to compile
         more_pairs[p, 0] = pairs[p, 0]
         more_pairs[p, 1] = pairs[p, 1]
-        more[p] = similarity[p]
+        more[p] = values[p]
     return more_pairs, more

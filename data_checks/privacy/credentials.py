@@ -16,7 +16,7 @@ import math
 import re
 from collections import Counter
 
-from data_checks.privacy.scanning import Detector, Finding, Scanner, Span
+from data_checks.privacy.scanning import Detector, Span
 
 _MIN_ENTROPY = 2.5
 """Bits a character that an assigned value needs: `aaaa1111` has 1, `hunter2x` has 3."""
@@ -159,10 +159,3 @@ DETECTORS = (
         reach=300,
     ),
 )
-
-_SCANNER = Scanner(DETECTORS)
-
-
-def find_credentials(text: str) -> list[Finding]:
-    """Secrets in order of position, without overlaps, each with the name of its rule."""
-    return _SCANNER.scan(text)

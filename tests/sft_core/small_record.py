@@ -6,7 +6,8 @@ from sft_core.config import PipelineConfig
 from sft_core.documents.figures import bars
 from sft_core.records import Record
 from sft_core.reports import FileRef, Gate, RunRecord, StageReport, Table
-from sft_core.store import put_bytes, put_records
+from sft_core.store import put_bytes
+from tests.conftest import put_records
 
 
 def rows(first, count):

@@ -3,8 +3,9 @@ import csv
 from examples.triage.generate import build
 from sft_core.config import BiasConfig
 from sft_core.records import Record
-from sft_core.store import locate, put_records
+from sft_core.store import locate
 from tasks.bias_audit import audit_bias
+from tests.conftest import put_records
 
 
 def demo(skew):

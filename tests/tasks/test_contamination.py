@@ -8,8 +8,9 @@ import pytest
 from sft_core.config import BenchmarkFile, ContaminationConfig
 from sft_core.errors import DataError
 from sft_core.records import Record
-from sft_core.store import put_records, read_records
+from sft_core.store import read_records
 from tasks.contamination import decontaminate
+from tests.conftest import put_records
 
 QUESTIONS = [" ".join(f"q{item}w{k}" for k in range(20)) for item in range(4)]
 

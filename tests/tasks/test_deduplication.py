@@ -3,8 +3,9 @@ import pytest
 
 from sft_core.config import DedupConfig
 from sft_core.records import Record
-from sft_core.store import locate, put_records, read_records
+from sft_core.store import locate, read_records
 from tasks.deduplication import deduplicate
+from tests.conftest import put_records
 
 WORDS = [f"w{k}" for k in range(70)]
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from data_checks.privacy.credentials import DETECTORS, entropy, find_credentials
+from data_checks.privacy.credentials import DETECTORS, entropy
+from data_checks.privacy.scanning import Scanner
 
 A = "aB3dE5gH7jK9mN1pQ2sT4vW6xY8zA0cD1eF2gH3iJ4kL5mN6oP7qR8sT9uV0wX1yZ2" * 2
 HEX = "0123456789abcdef" * 2
@@ -51,14 +52,14 @@ def test_every_rule_has_an_example():
 def test_a_planted_secret_is_found_once_under_its_rule(rule):
     value = EXAMPLES[rule]
     text = f"Use this to sync the notes.\n{AROUND.get(rule, '{}').format(value)}\nThanks."
-    (finding,) = find_credentials(text)
+    (finding,) = Scanner(DETECTORS).scan(text)
     assert (finding.kind, finding.rule) == ("secret", rule)
     assert text[finding.start : finding.end] == value
 
 
 def test_k_planted_secrets_are_k_findings():
     text = "\n".join(AROUND.get(rule, "{}").format(value) for rule, value in EXAMPLES.items())
-    assert sorted(f.rule for f in find_credentials(text)) == sorted(EXAMPLES)
+    assert sorted(f.rule for f in Scanner(DETECTORS).scan(text)) == sorted(EXAMPLES)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_k_planted_secrets_are_k_findings():
     ],
 )
 def test_assignments(text, value):
-    (finding,) = find_credentials(text)
+    (finding,) = Scanner(DETECTORS).scan(text)
     assert text[finding.start : finding.end] == value
 
 
@@ -100,7 +101,7 @@ def test_assignments(text, value):
     ],
 )
 def test_near_misses(text):
-    assert find_credentials(text) == []
+    assert Scanner(DETECTORS).scan(text) == []
 
 
 def test_entropy():
