@@ -13,6 +13,7 @@ from sft_core.config import BiasConfig
 from sft_core.documents.figures import Bar, panels
 from sft_core.reports import DatasetRef, StageReport
 from sft_core.store import put_bytes, read_records
+from tasks.progress import watched
 from tasks.stage import at_most, stage
 
 _KINDS: tuple[Kind, ...] = ("word", "occupation", "clinical")
@@ -23,7 +24,7 @@ _MAX_BARS = 10
 @stage("audit_bias", gates=(at_most("label_disparity", "max_label_disparity"),))
 def audit_bias(data: DatasetRef, config: BiasConfig, seed: int) -> StageReport:
     """Mentions of groups, and significant differences of what goes with them."""
-    found = bias.audit_bias(read_records(data), config, seed)
+    found = bias.audit_bias(watched(read_records(data), "audit_bias", data.num_rows), config, seed)
     plots = {
         "groups": groups_plot(found.shares, config.min_mentions),
         "associations": associations_plot(found.associations),

@@ -12,6 +12,7 @@ from sft_core.lineage.ledger import put_table
 from sft_core.records import Decision, Record
 from sft_core.reports import DatasetRef, StageReport
 from sft_core.store import read_records
+from tasks.progress import watched
 from tasks.sieve import sieve
 from tasks.stage import at_most, stage
 
@@ -25,9 +26,13 @@ def deduplicate(data: DatasetRef, config: DedupConfig) -> StageReport:
     `via=V` names the next row on a chain of verified pairs to K, and S is the similarity to V. All
     verified pairs are in the file `pairs`.
     """
-    exact = find_exact_duplicates(read_records(data))
+    exact = find_exact_duplicates(watched(read_records(data), "deduplicate", data.num_rows))
     near = find_near_duplicates(
-        (r for r in read_records(data) if r.row not in exact),
+        (
+            record
+            for record in watched(read_records(data), "deduplicate", data.num_rows)
+            if record.row not in exact
+        ),
         config.min_similarity,
         config.kept_row,
     )

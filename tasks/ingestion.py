@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -32,14 +33,15 @@ def ingest(config: IngestConfig) -> StageReport:
     with record_file() as data, source_row_file() as origins:
         for source in config.sources:
             before = data.num_rows
-            for record, origin in watched(_rows(source, config, before, key), "ingest"):
+            rows = _rows(source, config, before, key)
+            for record, origin in watched(rows, "ingest", _expected_rows(source)):
                 data.add(record)
                 origins.add(origin)
             counts.append(data.num_rows - before)
     for source, digest in zip(config.sources, digests, strict=True):
         if _digest(source.path) != digest:
             raise DataError(f"{source.path}: changed while it was read. Run again.")
-    rows = tuple(
+    table = tuple(
         (s.path, s.licence, s.consent, count, digest)
         for s, count, digest in zip(config.sources, counts, digests, strict=True)
     )
@@ -47,7 +49,7 @@ def ingest(config: IngestConfig) -> StageReport:
         stage="ingest",
         metrics={"num_rows_out": data.num_rows, "num_sources": len(config.sources)},
         tables={
-            "sources": Table(columns=("source", "licence", "consent", "rows", "sha256"), rows=rows)
+            "sources": Table(columns=("source", "licence", "consent", "rows", "sha256"), rows=table)
         },
         datasets={"data": data.ref},
         files={"source_rows": origins.ref},
@@ -78,6 +80,16 @@ def _rows(
                 subject,
             ),
         )
+
+
+def _expected_rows(source: SourceConfig) -> int | None:
+    """About how many rows are to come, for the bar; None where that is not cheap to know."""
+    path = Path(source.path)
+    if path.suffix not in (".jsonl", ".ndjson", ".csv") or not path.is_file():
+        return source.max_rows
+    with path.open("rb") as file:
+        lines = sum(block.count(b"\n") for block in iter(partial(file.read, 1 << 20), b""))
+    return min(lines, source.max_rows or lines)
 
 
 def _stated(value: object) -> str:

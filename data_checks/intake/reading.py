@@ -54,7 +54,7 @@ def _rows(source: SourceConfig, max_line_bytes: int) -> Iterator[Row]:
     if kind == "datasets":
         return _read_dataset(source)
     if not path.exists():
-        raise DataError(f"{path}: no such file. Check ingest.sources.path.")
+        raise DataError(f"{path}: no such file. Check its path in the config.")
     if not path.is_file():
         raise DataError(f"{path}: is not a file. Name a file, or a folder saved by `datasets`.")
     reader = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}[kind]
@@ -68,10 +68,10 @@ def _format_of(path: Path) -> str:
     if path.is_dir() or (not path.exists() and HUB_ID.fullmatch(str(path))):
         return "datasets"
     if not path.exists():
-        raise DataError(f"{path}: no such file. Check ingest.sources.path.")
+        raise DataError(f"{path}: no such file. Check its path in the config.")
     raise DataError(
         f"{path}: the name ends in {suffix or 'nothing'!r}, allowed: {', '.join(_SUFFIXES)} "
-        "(.gz after .jsonl or .csv). Rename it or set ingest.sources.format."
+        "(.gz after .jsonl or .csv). Rename it, or name the format in ingest.sources.format."
     )
 
 
