@@ -124,8 +124,12 @@ def _load(args: argparse.Namespace) -> Any:
 def _run(args: argparse.Namespace) -> int:
     config = _load(args)
     with _own_lines():
+        from flows.embedded_server import start_server
+
+        server = start_server()
         from flows.sft import sft
 
+        server.join()
         run_id = sft(config)
     _show_run(args, run_id)
     return 0

@@ -12,7 +12,7 @@ import pytest
 from flows.cli import main
 from sft_core.config import PipelineConfig
 from sft_core.config_file import load_config
-from tests.conftest import ROOT
+from tests.conftest import ROOT, tracking
 
 GOOD = '{"prompt": "a question", "completion": "an answer"}\n'
 
@@ -305,3 +305,31 @@ def test_a_command_on_a_full_disk_ends_with_one_message(prefect_server, tmp_path
     assert done.returncode == 1
     assert "cannot be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.flow
+def test_ctrl_c_at_a_terminal_ends_with_130_and_a_closed_run(home, quick_config, tmp_path):
+    """A terminal sends it to all processes: also to the embedded server, which must outlive it."""
+    config = tmp_path / "config.json"
+    config.write_text(quick_config.model_dump_json())
+    spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    with subprocess.Popen(
+        [sys.executable, "-c", spawn, sys.executable, "-m", "flows.cli", "run", str(config)],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        for line in process.stdout:
+            if b"train: started" in line:
+                break
+        process.stdin.write(b"\x03")
+        process.stdin.flush()
+        shown = process.stdout.read()
+    assert process.returncode == 130, shown
+    client = tracking(home)
+    runs = client.search_runs([client.get_experiment_by_name("quick").experiment_id])
+    parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+    assert parent.info.status == "KILLED"
+    assert (home / "runs" / parent.info.run_id / "README.md").is_file()
