@@ -23,7 +23,8 @@ from sft_core.training.adapters import save_adapter, with_adapter
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
-    from trl import SFTTrainer
+
+    from sft_core.training.sft_trainer import LabelTrainer
 
 Series = tuple[tuple[int, float], ...]
 _CURVES = ("loss", "learning_rate", "grad_norm", "eval_loss")
@@ -90,6 +91,7 @@ def train_adapter(
             eval_dataset=held_out or None,
             data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
             callbacks=[_watch(on_progress)],
+            max_tokens_per_batch=config.max_tokens_per_batch,
         )
     except ValueError as error:
         raise ConfigError(f"training: {error}") from error
@@ -104,6 +106,7 @@ def train_adapter(
         metrics={
             "num_steps": float(state.global_step),
             "num_train_tokens": float(state.num_input_tokens_seen),
+            "padding_rate": trainer.train_batches.padding_rate(),
             "train_loss": float(result.training_loss),
             "total_flops": float(state.total_flos),
             "num_trainable_parameters": float(trainable),
@@ -143,8 +146,6 @@ def _arguments(
         packing=False,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        # Rows of like length share a batch: on text of mixed length less than half is padding.
-        train_sampling_strategy="group_by_length",
         eval_strategy="epoch" if evaluate else "no",
         eval_on_start=evaluate,
         save_strategy="no",
@@ -159,11 +160,12 @@ def _arguments(
     )
 
 
-def _trainer(**parts: Any) -> SFTTrainer:
+def _trainer(**parts: Any) -> LabelTrainer:
     from transformers import PrinterCallback
-    from trl import SFTTrainer
 
-    trainer = SFTTrainer(**parts)
+    from sft_core.training.sft_trainer import LabelTrainer
+
+    trainer = LabelTrainer(**parts)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
