@@ -3,14 +3,15 @@
     python -m benchmarks.training [--quick] [--json FILE] [--shapes 15M,135M] [--dtype bfloat16]
 
 All contestants fit the same LoRA (rank 16 on all linear layers) to the same random Llama of a given
-shape with a 32k vocabulary, on real questions and answers (MedQuAD, in ../shared/data), cut at 1,024
-tokens, with loss on the answer. `trl sft` has its defaults, its own preparation included; the plain
-Trainers have theirs, but for grouping by length; the lean loop is what one writes by hand: sorted
-batches by token budget, logits at labels only, and no trainer around it. Where the processor has no
-bfloat16 all train in float32, TRL too, whose default would be emulated.
+shape with a 32k vocabulary, on real questions and answers (MedQuAD, in ../shared/data), cut at
+1,024 tokens, with loss on the answer. `trl sft` has its defaults, its own preparation included; the
+plain Trainers have theirs, but for grouping by length; the lean loop is what one writes by hand:
+sorted batches by token budget, logits at labels only, and no trainer around it. Where the processor
+has no bfloat16 all train in float32, TRL too, whose default would be emulated.
 
 Each run is a fresh process, trains for some seconds after it is warm, to the end of a step, and the
-runs alternate; figures are medians. Tokens count if they are real, not padding. `mfu` is the share
+runs alternate; figures are medians. On a busy machine the ratios by processor time say more than
+those by the clock. Tokens count if they are real, not padding. `mfu` is the share
 of the machine's measured matrix-product peak, in the same type and on as many threads, of the
 products with weights that a real token needs: two forward and two back for a frozen weight, three
 times two for an adapter's, the head at labels only. Attention scores are left out. `peak_mib` is of
@@ -27,6 +28,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -71,6 +73,7 @@ class Setting:
 
     @property
     def on_gpu(self) -> bool:
+        """Whether there is a GPU, which then is where all train."""
         import torch
 
         return torch.cuda.is_available()
@@ -108,17 +111,18 @@ def main() -> None:
             rounds.append({n: measure(contest, n, setting) | {"peak": peak} for n in CONTESTANTS})
         results += [_medians(name, shape, [r[name] for r in rounds]) for name in CONTESTANTS]
         ratios |= {
-            f"{shape}, {name}": statistics.median(
-                r[OURS]["tokens_per_second"] / r[name]["tokens_per_second"] for r in rounds
+            f"{shape}, {name}, {key}": statistics.median(
+                r[OURS][key] / r[name][key] for r in rounds
             )
             for name in CONTESTANTS
-            if name != OURS
+            for key in ("tokens_per_second", "tokens_per_cpu_second")
+            if name != OURS and not (key == "tokens_per_cpu_second" and torch.cuda.is_available())
         }
     publish(args, results, ratios)
 
 
 def _medians(name: str, shape: str, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    keys = ("tokens_per_second", "padding_rate", "peak_mib", "steps")
+    keys = ("tokens_per_second", "tokens_per_cpu_second", "padding_rate", "peak_mib", "steps")
     medians = {key: statistics.median(run[key] for run in runs) for key in keys}
     mfu = statistics.median(run["flops_per_second"] / run["peak"] for run in runs)
     return {"contestant": name, "shape": shape, **medians, "mfu": mfu, "dtype": runs[0]["dtype"]}
@@ -185,19 +189,20 @@ def _tokenised(setting: Setting) -> tuple[Any, list[dict[str, list[int]]]]:
     return tokenizer, rows
 
 
-class Enough(Exception):
+class Enough(Exception):  # noqa: N818
     """The time is over: raised at the end of a step, through whatever trains."""
 
 
 @dataclass
 class Meter:
-    """Counts what goes into the model, from the end of the warm-up on."""
+    """Hands out the rows, and counts what goes into the model from the end of the warm-up on."""
 
     setting: Setting
-    pad_id: int
+    tokenizer: Any
+    rows: list[dict[str, list[int]]]
     steps: int = 0
-    started: float = 0.0
-    stopped: float = 0.0
+    started: tuple[float, float] | None = None
+    stopped: tuple[float, float] = (0.0, 0.0)
     batches: list[Any] = field(default_factory=list)
 
     def watch(self) -> None:
@@ -217,12 +222,13 @@ class Meter:
 
         Embedding.forward = forward  # type: ignore[method-assign]
 
-    def _now(self) -> float:
+    def _now(self) -> tuple[float, float]:
+        """Seconds on the wall and of the processor."""
         if self.setting.on_gpu:
             import torch
 
             torch.cuda.synchronize()
-        return time.monotonic()
+        return time.monotonic(), time.process_time()
 
     def end_step(self) -> None:
         """Ends the warm-up, which on a GPU are some steps, or the run."""
@@ -230,19 +236,26 @@ class Meter:
         warm_up = 5 if self.setting.on_gpu else 0
         if self.steps <= warm_up:
             self.batches.clear()
-            self.started = 0.0
+            self.started = None
             return
         self.stopped = self._now()
-        if self.stopped - self.started >= self.setting.seconds:
+        if self.stopped[0] - self._start()[0] >= self.setting.seconds:
             raise Enough
+
+    def _start(self) -> tuple[float, float]:
+        if self.started is None:
+            raise RuntimeError("no batch was seen")
+        return self.started
 
     def figures(self) -> dict[str, Any]:
         """What was measured."""
-        seconds = self.stopped - self.started
+        seconds, cpu_seconds = (b - a for a, b in zip(self._start(), self.stopped, strict=True))
+        pad_id = self.tokenizer.pad_token_id
         padded = sum(ids.numel() for ids in self.batches)
-        real = sum(int((ids != self.pad_id).sum()) for ids in self.batches)
+        real = sum(int((ids != pad_id).sum()) for ids in self.batches)
         return {
             "tokens_per_second": real / seconds,
+            "tokens_per_cpu_second": real / cpu_seconds,
             "padding_rate": 1 - real / padded,
             "steps": self.steps,
         }
@@ -263,13 +276,10 @@ def contest(name: str, setting: Setting) -> dict[str, Any]:
     label_rate = sum(label != -100 for row in rows for label in row["labels"]) / lengths
     flops = _flops_per_token(model, label_rate)
     del model
-    meter = Meter(setting, tokenizer.pad_token_id)
+    meter = Meter(setting, tokenizer, rows)
     meter.watch()
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            CONTESTANTS[name](setting, tokenizer, rows, meter, Path(folder))
-        except Enough:
-            pass
+    with tempfile.TemporaryDirectory() as folder, suppress(Enough):
+        CONTESTANTS[name](setting, meter, Path(folder))
     found = meter.figures() | {"dtype": setting.dtype}
     if setting.on_gpu:
         found["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
@@ -301,16 +311,14 @@ def matrix_product(setting: Setting) -> dict[str, float]:
     return {"flops": 2 * size**3 / best}
 
 
-def _tunetrail(
-    setting: Setting, tokenizer: Any, rows: list[dict[str, list[int]]], meter: Meter, folder: Path
-) -> None:
+def _tunetrail(setting: Setting, meter: Meter, folder: Path) -> None:
     from sft_core.config import LoraSection, ModelConfig, TrainingConfig
     from sft_core.token_file import save_tokens
     from sft_core.tokenization import Example
     from sft_core.training.trainer import train_adapter
 
     path = folder / "train.parquet"
-    save_tokens(((i, Example(**row, num_cut=0)) for i, row in enumerate(rows)), path)
+    save_tokens(((i, Example(**row, num_cut=0)) for i, row in enumerate(meter.rows)), path)
 
     def on_progress(numbers: dict[str, float]) -> None:
         if "loss" in numbers:
@@ -350,9 +358,7 @@ def _callback(meter: Meter) -> Any:
     return Watch()
 
 
-def _trl(
-    setting: Setting, tokenizer: Any, rows: list[dict[str, list[int]]], meter: Meter, folder: Path
-) -> None:
+def _trl(setting: Setting, meter: Meter, folder: Path) -> None:
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -370,20 +376,14 @@ def _trl(
             disable_tqdm=True,
         ),
         train_dataset=Dataset.from_list(pairs),
-        processing_class=tokenizer,
+        processing_class=meter.tokenizer,
         peft_config=_lora(),
         callbacks=[_callback(meter)],
     ).train()
 
 
 def _plain(sampling: str) -> Callable[..., None]:
-    def train(
-        setting: Setting,
-        tokenizer: Any,
-        rows: list[dict[str, list[int]]],
-        meter: Meter,
-        folder: Path,
-    ) -> None:
+    def train(setting: Setting, meter: Meter, folder: Path) -> None:
         import torch
         from datasets import Dataset
         from peft import get_peft_model
@@ -409,18 +409,16 @@ def _plain(sampling: str) -> Callable[..., None]:
                 save_strategy="no",
                 disable_tqdm=True,
             ),
-            train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
-            data_collator=DataCollatorForSeq2Seq(tokenizer),
+            train_dataset=Dataset.from_list(meter.rows),
+            processing_class=meter.tokenizer,
+            data_collator=DataCollatorForSeq2Seq(meter.tokenizer),
             callbacks=[_callback(meter)],
         ).train()
 
     return train
 
 
-def _lean(
-    setting: Setting, tokenizer: Any, rows: list[dict[str, list[int]]], meter: Meter, folder: Path
-) -> None:
+def _lean(setting: Setting, meter: Meter, _folder: Path) -> None:
     import torch
     from peft import get_peft_model
     from torch.nn.functional import cross_entropy
@@ -433,7 +431,7 @@ def _lean(
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, fused=True)
     batches: list[list[dict[str, list[int]]]] = [[]]
-    for row in sorted(rows, key=lambda row: len(row["input_ids"])):
+    for row in sorted(meter.rows, key=lambda row: len(row["input_ids"])):
         if (len(batches[-1]) + 1) * len(row["input_ids"]) > LEAN_TOKENS:
             batches.append([])
         batches[-1].append(row)
@@ -441,7 +439,7 @@ def _lean(
     for batch in batches:
         ids, labels = (
             pad_sequence([torch.tensor(row[key]) for row in batch], True, value).to(device)
-            for key, value in (("input_ids", tokenizer.pad_token_id), ("labels", -100))
+            for key, value in (("input_ids", meter.tokenizer.pad_token_id), ("labels", -100))
         )
         chosen = labels[:, 1:] != -100
         states = base.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1][chosen]

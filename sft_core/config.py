@@ -350,8 +350,9 @@ class TrainingConfig(Section):
     """Gradient clipping."""
     logging_steps: PositiveInt = 10
     """Steps between two points of the loss curve."""
-    bf16: bool = False
-    """Train in bfloat16 autocast; off keeps float32, which repeats bit for bit on a CPU."""
+    bf16: bool | Literal["auto"] = "auto"
+    """Train in bfloat16. `auto` does so on a GPU that has it; on a CPU it keeps float32, which
+    repeats bit for bit."""
     gradient_checkpointing: bool = False
     """Trade time for memory."""
     lora: LoraSection = LoraSection()

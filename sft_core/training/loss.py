@@ -92,9 +92,7 @@ def loss_at_labels(hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: 
     targets = labels[:, 1:].reshape(-1)
     places = (targets != IGNORED).nonzero().squeeze(-1)
     states = hidden[:, :-1].reshape(-1, hidden.shape[-1]).index_select(0, places)
-    total: Tensor = _LabelLoss.apply(  # type: ignore[no-untyped-call]
-        states, weight, bias, targets[places], torch.is_grad_enabled()
-    )
+    total: Tensor = _LabelLoss.apply(states, weight, bias, targets[places], torch.is_grad_enabled())
     return total
 
 
@@ -105,7 +103,10 @@ def add_label_loss(model: Any) -> bool:
     are more than a product with the head (scaled or capped), which is seen by trying it on a few
     tokens, and for an encoder with a decoder.
     """
-    if model.config.is_encoder_decoder or not _head_makes_the_logits(model):
+    config = model.config.get_text_config()
+    # A cap far above the few logits tried would not be seen.
+    capped = getattr(config, "final_logit_softcapping", None) is not None
+    if capped or config.is_encoder_decoder or not _head_makes_the_logits(model):
         return False
     original = model.forward
 
@@ -114,7 +115,8 @@ def add_label_loss(model: Any) -> bool:
         if not label_loss:
             return original(*args, **kwargs)
         labels = kwargs.pop("labels")
-        states = self.base_model(*args, **kwargs, use_cache=False).last_hidden_state
+        kwargs["use_cache"] = False
+        states = self.base_model(*args, **kwargs).last_hidden_state
         head = self.get_output_embeddings()
         return loss_at_labels(states, head.weight, head.bias, labels)
 
@@ -131,4 +133,4 @@ def _head_makes_the_logits(model: Any) -> bool:
     logits = model(input_ids=ids, use_cache=False).logits
     product = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
     model.train(training)
-    return torch.allclose(logits, product.to(logits.dtype), rtol=1e-3, atol=1e-3)
+    return bool(torch.allclose(logits, product.to(logits.dtype), rtol=1e-4, atol=1e-6))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from accelerate import skip_first_batches
 from accelerate.data_loader import BatchSamplerShard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
@@ -19,6 +19,7 @@ def batches(
     return TokenBatches(lengths, max_rows=rows, max_tokens=tokens, seed=seed)
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 20), st.none() | st.integers(1, 900), st.integers(0, 5))
 def test_every_row_once_within_the_budget(
     lengths: list[int], rows: int, tokens: int | None, epoch: int
@@ -35,6 +36,7 @@ def test_every_row_once_within_the_budget(
     assert 0.0 <= sampler.padding_rate() < 1.0
 
 
+@settings(deadline=None)
 @given(LENGTHS, st.integers(1, 20), st.none() | st.integers(1, 900))
 def test_only_one_batch_could_take_another_row(
     lengths: list[int], rows: int, tokens: int | None

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
     GraniteConfig,
     GraniteForCausalLM,
     LlamaConfig,
@@ -120,9 +122,10 @@ def test_model_returns_it() -> None:
     "model",
     [
         GraniteForCausalLM(GraniteConfig(**SHAPE, logits_scaling=8.0)),
+        Gemma2ForCausalLM(Gemma2Config(**SHAPE, head_dim=12, num_key_value_heads=2)),
         T5ForConditionalGeneration(T5Config(vocab_size=99, d_model=8, num_layers=1, num_heads=2)),
     ],
-    ids=["scaled logits", "encoder with decoder"],
+    ids=["scaled logits", "capped logits", "encoder with decoder"],
 )
 def test_model_whose_logits_are_more_than_a_product_is_left_alone(model: Any) -> None:
     assert not add_label_loss(model)
