@@ -19,11 +19,16 @@ import psutil
 Row = Mapping[str, str | int | float | None]
 
 
-def arguments(description: str) -> argparse.Namespace:
-    """`--quick` for a run of a minute, `--json` for the raw figures."""
+def arguments(description: str, **options: Any) -> argparse.Namespace:
+    """`--quick` for a run of a minute, `--json` for the raw figures, and options of one's own.
+
+    An option is the keyword arguments of `add_argument`, under its name.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="small sizes, for a look")
     parser.add_argument("--json", type=Path, help="write the raw figures here")
+    for name, settings in options.items():
+        parser.add_argument(f"--{name}", **settings)
     return parser.parse_args()
 
 

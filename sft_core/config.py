@@ -332,7 +332,10 @@ class TrainingConfig(Section):
     max_steps: Annotated[int, Field(ge=-1)] = -1
     """Stop after so many steps; -1 means that epochs decide."""
     per_device_train_batch_size: PositiveInt = 16
-    """Rows a step and device."""
+    """Most rows a step and device; rows of like length go together."""
+    max_tokens_per_batch: Annotated[int, Field(ge=1, le=16_777_216)] | None = 8_192
+    """Most tokens a step and device, padding counted: long rows make smaller batches, and a row
+    that is longer goes alone. Empty means that rows alone decide."""
     gradient_accumulation_steps: PositiveInt = 1
     """Steps whose gradients are added before an update."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-3
@@ -347,8 +350,9 @@ class TrainingConfig(Section):
     """Gradient clipping."""
     logging_steps: PositiveInt = 10
     """Steps between two points of the loss curve."""
-    bf16: bool = False
-    """Train in bfloat16 autocast; off keeps float32, which repeats bit for bit on a CPU."""
+    bf16: bool | Literal["auto"] = "auto"
+    """Train in bfloat16. `auto` does so on a GPU that has it; on a CPU it keeps float32, which
+    repeats bit for bit."""
     gradient_checkpointing: bool = False
     """Trade time for memory."""
     lora: LoraSection = LoraSection()

@@ -23,7 +23,8 @@ from sft_core.training.adapters import save_adapter, with_adapter
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
-    from trl import SFTTrainer
+
+    from sft_core.training.sft_trainer import LabelTrainer
 
 Series = tuple[tuple[int, float], ...]
 _CURVES = ("loss", "learning_rate", "grad_norm", "eval_loss")
@@ -78,18 +79,22 @@ def train_adapter(
     if len(train_data) == 0:
         raise DataError("train: there are 0 rows to train on. See the ledger for what took them.")
     on_gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if config.bf16 and on_gpu else torch.float32
+    bf16 = trains_in_bf16(config)
+    dtype = torch.bfloat16 if bf16 and on_gpu else torch.float32
     model, tokenizer = load_base(base_folder, model_config, dtype)
     tokenizer.chat_template = chat_template
     try:
         trainer = _trainer(
             model=with_adapter(model, config, model_config, seed),
-            args=_arguments(config, seed, output, evaluate=bool(held_out), on_gpu=on_gpu),
+            args=_arguments(
+                config, seed, output, evaluate=bool(held_out), on_gpu=on_gpu, bf16=bf16
+            ),
             processing_class=tokenizer,
             train_dataset=train_data,
             eval_dataset=held_out or None,
             data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
             callbacks=[_watch(on_progress)],
+            max_tokens_per_batch=config.max_tokens_per_batch,
         )
     except ValueError as error:
         raise ConfigError(f"training: {error}") from error
@@ -104,6 +109,8 @@ def train_adapter(
         metrics={
             "num_steps": float(state.global_step),
             "num_train_tokens": float(state.num_input_tokens_seen),
+            "bf16": float(bf16),
+            "padding_rate": trainer.train_batches.padding_rate(),
             "train_loss": float(result.training_loss),
             "total_flops": float(state.total_flos),
             "num_trainable_parameters": float(trainable),
@@ -118,8 +125,15 @@ def train_adapter(
     )
 
 
+def trains_in_bf16(config: TrainingConfig) -> bool:
+    """Whether training is in bfloat16 on this machine: as configured, or where a GPU has it."""
+    if config.bf16 == "auto":
+        return bool(torch.cuda.is_available() and torch.cuda.is_bf16_supported())
+    return config.bf16
+
+
 def _arguments(
-    config: TrainingConfig, seed: int, output: Path, *, evaluate: bool, on_gpu: bool
+    config: TrainingConfig, seed: int, output: Path, *, evaluate: bool, on_gpu: bool, bf16: bool
 ) -> Any:
     """Everything that the trainer would else decide by itself is stated."""
     from trl import SFTConfig
@@ -137,14 +151,12 @@ def _arguments(
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         logging_steps=config.logging_steps,
-        bf16=config.bf16,
+        bf16=bf16,
         activation_checkpointing=config.gradient_checkpointing,  # its new name
         loss_type="nll",
         packing=False,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        # Rows of like length share a batch: on text of mixed length less than half is padding.
-        train_sampling_strategy="group_by_length",
         eval_strategy="epoch" if evaluate else "no",
         eval_on_start=evaluate,
         save_strategy="no",
@@ -159,11 +171,12 @@ def _arguments(
     )
 
 
-def _trainer(**parts: Any) -> SFTTrainer:
+def _trainer(**parts: Any) -> LabelTrainer:
     from transformers import PrinterCallback
-    from trl import SFTTrainer
 
-    trainer = SFTTrainer(**parts)
+    from sft_core.training.sft_trainer import LabelTrainer
+
+    trainer = LabelTrainer(**parts)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

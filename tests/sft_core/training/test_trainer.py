@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import GraniteConfig, GraniteForCausalLM
 
 from sft_core.base_model import load_base
 from sft_core.config import LoraSection, ModelConfig, TrainingConfig
@@ -212,6 +213,80 @@ def test_options(tmp_path: Path) -> None:
     assert "eval_loss" not in training.series
     assert training.metrics["num_trainable_parameters"] == 4 * (32 + 32)
     assert training.timings["eval_seconds"] == 0
+
+
+def test_bf16_learns_the_same_curve(tmp_path: Path) -> None:
+    """Nearer to float32 than another seed is: the difference is within the noise of a run."""
+    config = short(max_steps=30)
+    exact = run(tmp_path / "a", config).training
+    other = run(tmp_path / "b", config, seed=8).training
+    rough = run(tmp_path / "c", short(max_steps=30, bf16=True)).training
+    again = run(tmp_path / "d", short(max_steps=30, bf16=True)).training
+    losses, others, roughs = (
+        torch.tensor([value for _, value in one.series["eval_loss"]])
+        for one in (exact, other, rough)
+    )
+    assert (roughs - losses).abs().mean() < (others - losses).abs().mean()
+    assert roughs[-1] < 0.5 * roughs[0]
+    assert (exact.metrics["bf16"], rough.metrics["bf16"]) == (0.0, 1.0)
+    assert again.series == rough.series
+
+
+def test_rows_of_like_length_share_a_batch_within_the_token_budget(tmp_path: Path) -> None:
+    records = [record(i, "q", "ab" * (1 + i % 10)) for i in range(40)]
+    lengths = [len(encode(r.messages, byte_tokenizer(), CHATML, CONTEXT).labels) for r in records]
+    config = short(max_steps=-1, num_train_epochs=2, max_tokens_per_batch=200)
+    training = run(tmp_path, config, records=records).training
+    # Ten lengths, four rows of each; four rows are the most, or as many as fit into 200 tokens.
+    num_batches = sum(math.ceil(4 / min(4, 200 // length)) for length in set(lengths))
+    assert training.metrics["num_steps"] <= 2 * num_batches
+    assert training.metrics["num_train_tokens"] == 2 * sum(lengths)
+    assert training.metrics["padding_rate"] < 0.05
+
+
+def test_held_out_loss_is_over_all_tokens_whatever_the_batches(tmp_path: Path) -> None:
+    records = [record(i, "q", "xyz"[i % 3] * (1 + 6 * i)) for i in range(7)]
+    one = run(
+        tmp_path,
+        short(max_tokens_per_batch=120),
+        validation_tokens=tokens(records, tmp_path / "held_out.parquet"),
+    )
+    model, _ = load_base(tmp_path / "base", one.model)
+    first = one.training.series["eval_loss"][0][1]
+    assert first == pytest.approx(held_out_loss(model, records), rel=1e-5)
+
+
+def test_model_with_scaled_logits_trains_on_its_own_loss(tmp_path: Path) -> None:
+    """Its logits are not the head's product alone, so TRL's loss stands in for ours."""
+    base = tmp_path / "base"
+    named = write_base(base, byte_tokenizer())
+    torch.manual_seed(0)
+    GraniteForCausalLM(
+        GraniteConfig(
+            vocab_size=len(byte_tokenizer()),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=CONTEXT,
+            logits_scaling=0.25,
+            initializer_range=0.1,
+            bos_token_id=None,
+        )
+    ).save_pretrained(base)
+    training = train_adapter(
+        base,
+        tokens(RECORDS, tmp_path / "train.parquet"),
+        tokens(RECORDS, tmp_path / "validation.parquet"),
+        short(max_steps=1, per_device_train_batch_size=6),
+        named,
+        chat_template=CHATML,
+        seed=7,
+        output=tmp_path / "work",
+    )
+    expected = held_out_loss(load_base(base, named)[0], RECORDS)
+    assert training.series["loss"][0][1] == pytest.approx(expected, rel=1e-5)
+    assert training.series["eval_loss"][0][1] == pytest.approx(expected, rel=1e-5)
 
 
 def test_gradient_checkpointing_changes_no_number(tmp_path: Path) -> None:
