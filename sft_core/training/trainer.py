@@ -1,4 +1,4 @@
-"""LoRA fine-tuning: `trl.SFTTrainer` over tokens that are masked already, and a clean adapter.
+"""Fine-tuning: `trl.SFTTrainer` over tokens that are masked already, and a clean adapter.
 
 What was masked on disk is what trains: the trainer's own preparation, which cuts and drops rows, is
 skipped. TRL and PEFT are imported when training starts, because that takes seconds.
@@ -19,11 +19,10 @@ from sft_core.base_model import load_base
 from sft_core.config import ModelConfig, TrainingConfig
 from sft_core.errors import ConfigError, DataError, TuneTrailError
 from sft_core.token_file import load_tokens
-from sft_core.training.adapters import save_adapter, with_adapter
+from sft_core.training.adapters import parameter_counts, save_adapter, with_adapter
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
-    from trl import SFTTrainer
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 Series = tuple[tuple[int, float], ...]
 _CURVES = ("loss", "learning_rate", "grad_norm", "eval_loss")
@@ -38,7 +37,8 @@ class Training:
     """
 
     adapter: Path
-    """Folder with adapter_model.safetensors, adapter_config.json, tokenizer and chat template."""
+    """Folder with adapter_model.safetensors, adapter_config.json, tokenizer and chat template, or
+    with a whole model in place of the adapter."""
     metrics: dict[str, float]
     series: dict[str, Series]
     """Curves by step: loss, learning_rate, grad_norm, and eval_loss from step 0 on."""
@@ -58,7 +58,7 @@ def train_adapter(
     output: Path,
     on_progress: Callable[[dict[str, float]], None] | None = None,
 ) -> Training:
-    """Fit a LoRA adapter to the labels of `train_tokens`; both token files are `save_tokens`'.
+    """Fit an adapter, or all weights, to the labels of `train_tokens`, a file of `save_tokens`.
 
     The held-out loss is taken before the first step and after each epoch. On a CPU in float32 the
     same inputs give the same bytes. `on_progress` gets step, max_steps, epoch and whatever was
@@ -70,32 +70,32 @@ def train_adapter(
         TuneTrailError: the loss or a weight is no longer a finite number.
     """
     import huggingface_hub.constants
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # read once, at import
     train_data = load_tokens(train_tokens, output / "train")
     held_out = load_tokens(validation_tokens, output / "validation") if validation_tokens else None
     if len(train_data) == 0:
         raise DataError("train: there are 0 rows to train on. See the ledger for what took them.")
     on_gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if config.bf16 and on_gpu else torch.float32
+    # Small updates of bfloat16 weights round away: what is trained as a whole stays in float32.
+    frozen = config.peft_type != "NONE"
+    dtype = torch.bfloat16 if config.bf16 and on_gpu and frozen else torch.float32
     model, tokenizer = load_base(base_folder, model_config, dtype)
     tokenizer.chat_template = chat_template
     try:
         trainer = _trainer(
-            model=with_adapter(model, config, model_config, seed),
+            model=with_adapter(model, config, model_config, seed, output / "initial"),
             args=_arguments(config, seed, output, evaluate=bool(held_out), on_gpu=on_gpu),
             processing_class=tokenizer,
             train_dataset=train_data,
             eval_dataset=held_out or None,
-            data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
+            data_collator=_collator(model, tokenizer),
             callbacks=[_watch(on_progress)],
         )
     except ValueError as error:
         raise ConfigError(f"training: {error}") from error
     result = trainer.train()
-    adapter = save_adapter(trainer.model, tokenizer, output / "adapter")
-    trainable, total = trainer.model.get_nb_trainable_parameters()
+    adapter = save_adapter(trainer.model, tokenizer, output / "adapter", output / "initial")
+    trainable, total = parameter_counts(trainer.model)
     state = trainer.state
     eval_seconds = sum(entry.get("eval_runtime", 0.0) for entry in state.log_history)
     train_seconds = max(result.metrics["train_runtime"] - eval_seconds, 1e-9)
@@ -159,11 +159,23 @@ def _arguments(
     )
 
 
-def _trainer(**parts: Any) -> SFTTrainer:
-    from transformers import PrinterCallback
+def _collator(model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Pads a batch; labels of a sequence-to-sequence model have a length of their own."""
+    from transformers import DataCollatorForSeq2Seq
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    if model.config.is_encoder_decoder:
+        return DataCollatorForSeq2Seq(tokenizer, model=model)
+    return DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
+
+
+def _trainer(**parts: Any) -> Trainer:
+    """SFTTrainer, which knows causal models alone, or the Trainer that it is made from."""
+    from transformers import PrinterCallback, Trainer
     from trl import SFTTrainer
 
-    trainer = SFTTrainer(**parts)
+    seq2seq = parts["model"].config.is_encoder_decoder
+    trainer = Trainer(**parts) if seq2seq else SFTTrainer(**parts)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
