@@ -83,6 +83,16 @@ class Columns(Section):
     """Column that names the person a row is about, so that all their rows can be erased. The ledger
     holds a keyed pseudonym of it."""
 
+    @model_validator(mode="after")
+    def _text_stands_alone(self) -> Columns:
+        turns = [n for n in ("messages", "prompt", "completion", "system") if getattr(self, n)]
+        if self.text and turns:
+            raise ValueError(
+                f"text with {', '.join(turns)}: a row is plain text or a conversation; name the "
+                "columns of one of the two"
+            )
+        return self
+
 
 class SourceConfig(Section):
     """A file or data set to read, with the terms under which it may be used."""
@@ -454,9 +464,9 @@ class TrainingConfig(Section):
     @property
     def num_virtual_tokens(self) -> int:
         """Positions of the context that the adapter takes for itself."""
-        sections = {"PROMPT_TUNING": self.prompt_tuning, "PREFIX_TUNING": self.prefix_tuning}
-        section = sections.get(self.peft_type)
-        return section.num_virtual_tokens if section else 0
+        if self.peft_type == "PROMPT_TUNING":
+            return self.prompt_tuning.num_virtual_tokens
+        return self.prefix_tuning.num_virtual_tokens if self.peft_type == "PREFIX_TUNING" else 0
 
 
 class EvaluationConfig(Section):

@@ -25,21 +25,23 @@ _HEAD_ROWS = 100
 
 @stage("ingest")
 def ingest(config: IngestConfig) -> StageReport:
-    """Rows of all sources, in order, numbered through from 0."""
+    """Rows of all sources, in order, numbered through from 0: all chats, or all plain text."""
     digests = [_digest(source.path) for source in config.sources]
     counts = []
     key = pseudonym_key()
+    kinds: dict[bool, SourceConfig] = {}
     with record_file() as data, source_row_file() as origins:
         for source in config.sources:
             before = data.num_rows
-            for record, origin in watched(_rows(source, config, before, key), "ingest"):
+            rows = _rows(source, config, before, key, kinds)
+            for record, origin in watched(rows, "ingest"):
                 data.add(record)
                 origins.add(origin)
             counts.append(data.num_rows - before)
     for source, digest in zip(config.sources, digests, strict=True):
         if _digest(source.path) != digest:
             raise DataError(f"{source.path}: changed while it was read. Run again.")
-    rows = tuple(
+    listed = tuple(
         (s.path, s.licence, s.consent, count, digest)
         for s, count, digest in zip(config.sources, counts, digests, strict=True)
     )
@@ -47,7 +49,9 @@ def ingest(config: IngestConfig) -> StageReport:
         stage="ingest",
         metrics={"num_rows_out": data.num_rows, "num_sources": len(config.sources)},
         tables={
-            "sources": Table(columns=("source", "licence", "consent", "rows", "sha256"), rows=rows)
+            "sources": Table(
+                columns=("source", "licence", "consent", "rows", "sha256"), rows=listed
+            )
         },
         datasets={"data": data.ref},
         files={"source_rows": origins.ref},
@@ -55,12 +59,26 @@ def ingest(config: IngestConfig) -> StageReport:
 
 
 def _rows(
-    source: SourceConfig, config: IngestConfig, first: int, key: bytes
+    source: SourceConfig,
+    config: IngestConfig,
+    first: int,
+    key: bytes,
+    kinds: dict[bool, SourceConfig],
 ) -> Iterator[tuple[Record, SourceRow]]:
-    """The rows of a source, numbered from `first`."""
+    """The rows of a source, numbered from `first`.
+
+    `kinds` holds the first source of plain text (True) and of chats (False) so far.
+    """
     rows = read_rows(source, config.max_line_bytes)
     head = list(islice(rows, _HEAD_ROWS))
     columns = columns_of(source, list(dict.fromkeys(c for _, row in head for c in row)))
+    kinds.setdefault(bool(columns.text), source)
+    if len(kinds) == 2:
+        raise DataError(
+            f"{source.path}: {kinds[True].path} is plain text and {kinds[False].path} is not; a "
+            "run trains on one of the two. Run one after the other, or map the columns with "
+            "ingest.sources.columns."
+        )
     for number, (line, row) in enumerate(chain(head, rows), start=first):
         record = shape_row(number, row, columns, source)
         licence = row.get(columns.licence) if columns.licence else source.licence

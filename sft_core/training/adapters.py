@@ -13,13 +13,27 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sft_core.base_model import load_base, load_tokenizer
+from sft_core.base_model import is_encoder_decoder, load_base, load_tokenizer
 from sft_core.config import ModelConfig, TrainingConfig
-from sft_core.errors import ModelError, TuneTrailError
+from sft_core.errors import ConfigError, ModelError, TuneTrailError
 
 if TYPE_CHECKING:
     from peft import PeftConfig
     from transformers import PreTrainedTokenizerBase
+
+
+def check_method(base_folder: Path, model_config: ModelConfig, config: TrainingConfig) -> None:
+    """Fails before any work where a method does not go with a base.
+
+    Raises:
+        ConfigError: prefix tuning of a sequence-to-sequence model.
+    """
+    if config.peft_type == "PREFIX_TUNING" and is_encoder_decoder(base_folder, model_config):
+        raise ConfigError(
+            f"training.peft_type: PREFIX_TUNING is for causal models, and "
+            f"{model_config.model_name_or_path} is a sequence-to-sequence one. Choose "
+            "PROMPT_TUNING, LORA, IA3 or NONE."
+        )
 
 
 def with_adapter(

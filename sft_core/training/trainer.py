@@ -19,7 +19,12 @@ from sft_core.base_model import load_base
 from sft_core.config import ModelConfig, TrainingConfig
 from sft_core.errors import ConfigError, DataError, TuneTrailError
 from sft_core.token_file import load_tokens
-from sft_core.training.adapters import parameter_counts, save_adapter, with_adapter
+from sft_core.training.adapters import (
+    check_method,
+    parameter_counts,
+    save_adapter,
+    with_adapter,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
@@ -65,11 +70,12 @@ def train_adapter(
     logged at that step. Everything written lies in `output`.
 
     Raises:
-        ConfigError: PEFT or TRL refuse a setting.
+        ConfigError: PEFT or TRL refuse a setting, or the method does not go with the base.
         DataError: there is no row to train on.
         TuneTrailError: the loss or a weight is no longer a finite number.
     """
     import huggingface_hub.constants
+
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # read once, at import
     train_data = load_tokens(train_tokens, output / "train")
     held_out = load_tokens(validation_tokens, output / "validation") if validation_tokens else None
@@ -79,6 +85,7 @@ def train_adapter(
     # Small updates of bfloat16 weights round away: what is trained as a whole stays in float32.
     frozen = config.peft_type != "NONE"
     dtype = torch.bfloat16 if config.bf16 and on_gpu and frozen else torch.float32
+    check_method(base_folder, model_config, config)
     model, tokenizer = load_base(base_folder, model_config, dtype)
     tokenizer.chat_template = chat_template
     try:

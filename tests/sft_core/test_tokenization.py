@@ -8,10 +8,10 @@ from transformers import PreTrainedTokenizerBase
 from sft_core.base_model import load_tokenizer
 from sft_core.config import TokenizationConfig
 from sft_core.errors import ConfigError, DataError
+from sft_core.layout import IGNORED
 from sft_core.records import Message
 from sft_core.token_file import TokenCounts, load_tokens, save_tokens
 from sft_core.tokenization import (
-    IGNORED,
     chat_template,
     encode,
     end_of_turn_id,

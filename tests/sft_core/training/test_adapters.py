@@ -151,7 +151,8 @@ def test_metrics_count_what_is_trained(method: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["pissa", "fast pissa", "dora", "prompt tuning", "projected prefix tuning", "all weights"]
+    "name",
+    ["pissa", "fast pissa", "dora", "prompt tuning", "projected prefix tuning", "all weights"],
 )
 def test_same_inputs_same_bytes(name: str, tmp_path: Path) -> None:
     digests = set()
