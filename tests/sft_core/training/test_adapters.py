@@ -11,14 +11,18 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
+from transformers import GenerationConfig
 
 from sft_core.base_model import load_base
 from sft_core.config import LoraSection, ModelConfig, PipelineConfig, TrainingConfig
+from sft_core.evaluation.generation import context_length, generate
+from sft_core.evaluation.likelihood import label_likelihood
 from sft_core.store import sha256_tree
+from sft_core.tokenization import encode
 from sft_core.training import trainer as training
 from sft_core.training.adapters import base_view, load_tuned
 from sft_core.training.trainer import Training, train_adapter
-from tests.sft_core.tiny_model import CHATML, byte_tokenizer, record, save_rows, write_base
+from tests.sft_core.tiny_model import CHATML, CONTEXT, byte_tokenizer, record, save_rows, write_base
 
 LORA = {"r": 4, "lora_alpha": 8}
 METHODS: dict[str, dict[str, Any]] = {
@@ -67,9 +71,9 @@ class Run:
     """The model as it was when the last step was over."""
 
 
-def run(folder: Path, **method: Any) -> Run:
+def run(folder: Path, quantized: bool = False, **method: Any) -> Run:
     base = folder / "base"
-    model = write_base(base, byte_tokenizer())
+    model = write_base(base, byte_tokenizer()).model_copy(update={"load_in_4bit": quantized})
     config = TrainingConfig.model_validate(
         {
             "max_steps": 12,
@@ -148,6 +152,62 @@ def test_metrics_count_what_is_trained(method: Run) -> None:
     counted = sum(p.numel() for p in method.trained.parameters() if p.requires_grad)
     assert method.training.metrics["num_trainable_parameters"] == counted
     assert 0 < method.training.metrics["trainable_rate"] <= 1
+
+
+PROMPTS = [[*range(70, 70 + n)] for n in (3, 9, 1, 5)]
+
+
+@pytest.mark.parametrize(
+    "method", ["prompt tuning", "prefix tuning", "projected prefix tuning", "dora"], indirect=True
+)
+def test_answers_in_a_batch_equal_those_of_peft_one_by_one(method: Run) -> None:
+    tuned, _ = load_tuned(method.base, method.training.adapter, method.model)
+    config = GenerationConfig(do_sample=False, max_new_tokens=12, eos_token_id=256, pad_token_id=9)
+    expected = []
+    for prompt in PROMPTS:
+        ids = torch.tensor([prompt])
+        output = tuned.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config
+        )
+        answer = output[0, len(prompt) :].tolist()
+        expected.append(answer[: answer.index(256)] if 256 in answer else answer)
+    found = generate(tuned, PROMPTS, pad_id=9, eos_ids={256}, max_new_tokens=12, batch_size=3)
+    assert found == expected
+    with base_view(tuned, method.base, method.model) as base:
+        untrained = generate(
+            base, PROMPTS, pad_id=9, eos_ids={256}, max_new_tokens=12, batch_size=3
+        )
+    assert untrained != found
+
+
+def test_held_out_loss_is_that_of_training(method: Run) -> None:
+    tuned, _ = load_tuned(method.base, method.training.adapter, method.model)
+    examples = [encode(r.messages, byte_tokenizer(), CHATML, CONTEXT) for r in RECORDS]
+    found = label_likelihood(tuned, [e.input_ids for e in examples], [e.labels for e in examples])
+    # Four rows are one batch, so the trainer's mean is one over tokens too.
+    assert found.loss == pytest.approx(method.training.series["eval_loss"][-1][1], rel=1e-4)
+
+
+@pytest.mark.parametrize("method", ["prompt tuning", "prefix tuning"], indirect=True)
+def test_virtual_tokens_leave_less_room_for_text(method: Run) -> None:
+    tuned, _ = load_tuned(method.base, method.training.adapter, method.model)
+    assert context_length(tuned) == CONTEXT - 4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_adapter_on_four_bits_learns_and_is_loaded_again(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    found = run(tmp_path, quantized=True, lora=LORA)
+    losses = [value for _, value in found.training.series["eval_loss"]]
+    assert losses[-1] < 0.9 * losses[0]
+    tuned, _ = load_tuned(found.base, found.training.adapter, found.model)
+    assert tuned.base_model.model.is_loaded_in_4bit
+    assert {p.suffix for p in found.training.adapter.iterdir()} == {
+        ".json",
+        ".jinja",
+        ".safetensors",
+    }
 
 
 @pytest.mark.parametrize(
