@@ -11,6 +11,7 @@ from prefect import flow
 from sft_core.base_model import resolve_base
 from sft_core.config import DEMO, PipelineConfig
 from sft_core.reports import DatasetRef
+from sft_core.training.adapters import check_method
 from tasks.accounting import account
 from tasks.bias_audit import audit_bias
 from tasks.contamination import decontaminate
@@ -51,12 +52,14 @@ def sft(config: PipelineConfig = DEMO) -> str:
     Raises:
         GateError: a gate did not pass. Card and record are written all the same.
     """
-    _, base = resolve_base(config.model)
+    folder, base = resolve_base(config.model)
+    check_method(folder, config.model, config.training)
     with StageRunner(config, "sft") as run:
         with run.stages():
             rows = check_data(run, config)
             run(seal_plan, run.record(), config, rows["train"])
-            tokens = run(tokenize, rows, base, config.model, config.tokenization)
+            virtual = config.training.num_virtual_tokens
+            tokens = run(tokenize, rows, base, config.model, config.tokenization, virtual)
             tuned = run(train, tokens, config.model, config.training, config.seed)
             run(evaluate, tokens, tuned, rows["test"], config.model, config.evaluation, config.seed)
         run.close_with(

@@ -1,18 +1,20 @@
 """The base model: found, checked and named by content before any work, and loaded when needed.
 
 Only safetensors weights are read, because unpickling a checkpoint runs code. Finding and checking a
-model imports no torch, so that a wrong path fails in a second.
+model imports no torch (but to look for a GPU, where 4-bit weights are asked for), so that a wrong
+path fails in a second.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sft_core.config import ModelConfig
-from sft_core.errors import IntegrityError, ModelError
+from sft_core.errors import ConfigError, IntegrityError, ModelError
 from sft_core.hub import download_model
 from sft_core.records import sha256_json
 from sft_core.reports import ModelRef
@@ -50,7 +52,10 @@ def resolve_base(config: ModelConfig) -> tuple[Path, ModelRef]:
 
     Raises:
         ModelError: there is no such model, it cannot be reached, or it is not safe to load.
+        ConfigError: 4-bit weights are asked for, and this machine cannot hold them.
     """
+    if config.load_in_4bit:
+        _check_quantization()
     local = Path(config.model_name_or_path).expanduser()
     if local.is_dir():
         folder, name = local, config.model_name_or_path
@@ -107,6 +112,11 @@ def context_length(folder: Path, config: ModelConfig) -> int | None:
     return length if isinstance(length, int) and length > 0 else None
 
 
+def is_encoder_decoder(folder: Path, config: ModelConfig) -> bool:
+    """Whether the model reads the prompt with an encoder (T5, BART), or continues it (causal)."""
+    return bool(_model_config(folder, config, text_only=False).is_encoder_decoder)
+
+
 def load_tokenizer(folder: Path, config: ModelConfig) -> PreTrainedTokenizerBase:
     """Tokenizer with right padding; where it has no pad token, padding is end-of-text.
 
@@ -142,25 +152,34 @@ def load_base(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model in evaluation mode (float32 unless told) on the GPU if there is one, and tokenizer.
 
+    It is a causal or a sequence-to-sequence language model, as its config.json says.
+
     Raises:
-        ModelError: a file is damaged, a weight is missing, or the model is not a causal one.
+        ModelError: a file is damaged, a weight is missing, or the model is of another kind.
+        ConfigError: 4-bit weights are asked for, and this machine cannot hold them.
     """
     import torch
-    from transformers import AutoModelForCausalLM, PreTrainedModel
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
     from transformers.utils import logging
 
     if not sys.stderr.isatty():
         logging.disable_progress_bar()
     tokenizer = load_tokenizer(folder, config)
+    settings = _model_config(folder, config, text_only=False)
+    kind = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
+    dtype = dtype or torch.float32
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    quantized = _quantization(config, dtype) if config.load_in_4bit else {}
     try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
+        model, loading = kind.from_pretrained(
             str(folder),
-            config=_model_config(folder, config, text_only=False),
+            config=settings,
             use_safetensors=True,
             trust_remote_code=config.trust_remote_code,
             local_files_only=True,
-            dtype=dtype or torch.float32,
+            dtype=dtype,
             output_loading_info=True,
+            **quantized,
         )
     except Exception as error:
         raise ModelError(_load_message("weights", error, config)) from error
@@ -179,7 +198,44 @@ def load_base(
     model.config.pad_token_id = tokenizer.pad_token_id
     if model.generation_config is not None:
         model.generation_config.pad_token_id = tokenizer.pad_token_id
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval(), tokenizer
+    if not quantized:  # 4-bit weights were put on the GPU as they were read
+        model = model.to(device)
+    return model.eval(), tokenizer
+
+
+def _check_quantization() -> None:
+    """Fails before any work where 4-bit weights cannot be held."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "model.load_in_4bit: bitsandbytes needs an NVIDIA GPU, and none is to be seen here. "
+            "Set it to false, or run on a machine with a GPU."
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "model.load_in_4bit: bitsandbytes is not installed. Run "
+            "`pip install 'tunetrail[quantization]'`, or set it to false."
+        )
+
+
+def _quantization(config: ModelConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """What `from_pretrained` takes to hold the weights in 4 bits on the first GPU.
+
+    Source: Dettmers et al. (2023), QLoRA, section 3.
+    """
+    from transformers import BitsAndBytesConfig
+
+    _check_quantization()
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=config.bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=config.bnb_4bit_use_double_quant,
+            bnb_4bit_compute_dtype=dtype,
+        ),
+        "device_map": {"": 0},
+    }
 
 
 def _check_folder(folder: Path, config: ModelConfig) -> None:

@@ -62,7 +62,7 @@ class Section(BaseModel):
 
 class Columns(Section):
     """Which columns hold what. Leave all empty to have the shape recognised: `messages`,
-    `prompt`/`completion`, `instruction`/`input`/`output`, or `question`/`answer`."""
+    `prompt`/`completion`, `instruction`/`input`/`output`, `question`/`answer`, or `text`."""
 
     messages: str | None = None
     """Column with a list of `{"role", "content"}`."""
@@ -72,6 +72,9 @@ class Columns(Section):
     """Column with the answer to learn."""
     system: str | None = None
     """Column with a system prompt."""
+    text: str | None = None
+    """Column with plain text, for continued pretraining: no turns, loss on every token. The sources
+    of a run are all chats or all plain text."""
     licence: str | None = None
     """Column with the licence of each row; without it the source's licence holds."""
     consent: str | None = None
@@ -79,6 +82,16 @@ class Columns(Section):
     subject: str | None = None
     """Column that names the person a row is about, so that all their rows can be erased. The ledger
     holds a keyed pseudonym of it."""
+
+    @model_validator(mode="after")
+    def _text_stands_alone(self) -> Columns:
+        turns = [n for n in ("messages", "prompt", "completion", "system") if getattr(self, n)]
+        if self.text and turns:
+            raise ValueError(
+                f"text with {', '.join(turns)}: a row is plain text or a conversation; name the "
+                "columns of one of the two"
+            )
+        return self
 
 
 class SourceConfig(Section):
@@ -300,6 +313,13 @@ class ModelConfig(Section):
     """Commit, tag or branch of a hub id."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Leave it off unless you have read that code."""
+    load_in_4bit: bool = False
+    """Hold the base in 4 bits (QLoRA), in training and in evaluation. Needs an NVIDIA GPU and the
+    extra `quantization`."""
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    """Data type of a 4-bit weight."""
+    bnb_4bit_use_double_quant: bool = True
+    """Quantise the scales of the weights as well."""
 
 
 class TokenizationConfig(Section):
@@ -309,6 +329,9 @@ class TokenizationConfig(Section):
     """Longest example in tokens, cut at the end; empty means the model's context."""
     chat_template: InputFile | None = None
     """Jinja file used instead of the model's own template."""
+
+
+InitLoraWeights = Annotated[str, Field(pattern=r"^(gaussian|pissa|pissa_niter_[1-9]\d?)$")]
 
 
 class LoraSection(Section):
@@ -322,10 +345,69 @@ class LoraSection(Section):
     """Dropout on the adapter's input."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Modules that get an adapter."""
+    use_rslora: bool = False
+    """Multiply the update by lora_alpha / sqrt(r) instead, which suits high ranks (rsLoRA)."""
+    use_dora: bool = False
+    """Learn the magnitude of each weight column apart from its direction (DoRA)."""
+    init_lora_weights: Literal[True] | InitLoraWeights = True
+    """First weights: true (the update starts at zero), `gaussian`, or `pissa`, the largest singular
+    vectors of each weight; `pissa_niter_16` finds these by a fast approximation."""
+
+    @model_validator(mode="after")
+    def _combinations(self) -> LoraSection:
+        if self.starts_from_base and self.use_dora:
+            raise ValueError(
+                f"use_dora with init_lora_weights: {self.init_lora_weights}: the adapter could not "
+                "be saved for the original base; choose one of the two"
+            )
+        return self
+
+    @property
+    def starts_from_base(self) -> bool:
+        """Whether the first update is a part of the base (PiSSA), which is taken out of it."""
+        return str(self.init_lora_weights).startswith("pissa")
+
+
+class Ia3Section(Section):
+    """PEFT's IA3Config, by its own names."""
+
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Modules whose outputs are scaled."""
+    feedforward_modules: tuple[str, ...] = ()
+    """Those of the modules whose inputs are scaled instead."""
+
+    @model_validator(mode="after")
+    def _feedforward_are_targets(self) -> Ia3Section:
+        if not isinstance(self.target_modules, str):
+            extra = sorted(set(self.feedforward_modules) - set(self.target_modules))
+            if extra:
+                raise ValueError(f"feedforward_modules: {extra} are not among target_modules")
+        return self
+
+
+class PromptTuningSection(Section):
+    """PEFT's PromptTuningConfig, by its own names."""
+
+    num_virtual_tokens: Annotated[int, Field(ge=1, le=4_096)] = 16
+    """Trained vectors before each prompt; they take room in the model's context."""
+    prompt_tuning_init: Literal["SAMPLE_VOCAB", "RANDOM"] = "SAMPLE_VOCAB"
+    """First values: embeddings of tokens drawn from the vocabulary, or random numbers."""
+
+
+class PrefixTuningSection(Section):
+    """PEFT's PrefixTuningConfig, by its own names."""
+
+    num_virtual_tokens: Annotated[int, Field(ge=1, le=4_096)] = 16
+    """Trained keys and values before each prompt, in every layer; they take room in the context."""
+    prefix_projection: bool = False
+    """Train the prefix through a small network, which is left out of what is saved."""
+    encoder_hidden_size: Annotated[int, Field(ge=1, le=65_536)] | None = None
+    """Width of that network; empty means that of the model."""
 
 
 class TrainingConfig(Section):
-    """Stage 9: `trl.SFTTrainer` with a PEFT adapter. Names are those of TrainingArguments."""
+    """Stage 9: `trl.SFTTrainer` with a PEFT adapter, or with all weights. Names are those of
+    TrainingArguments and PEFT."""
 
     num_train_epochs: Annotated[float, Field(gt=0.0, le=1_000.0)] = 1.0
     """Passes over the training rows."""
@@ -355,8 +437,40 @@ class TrainingConfig(Section):
     repeats bit for bit."""
     gradient_checkpointing: bool = False
     """Trade time for memory."""
+    peft_type: Literal["LORA", "IA3", "PROMPT_TUNING", "PREFIX_TUNING", "NONE"] = "LORA"
+    """What is trained: an adapter of that kind, or with NONE every weight of the model."""
     lora: LoraSection = LoraSection()
-    """The adapter."""
+    """The adapter with `peft_type: LORA`."""
+    ia3: Ia3Section = Ia3Section()
+    """The adapter with `peft_type: IA3`."""
+    prompt_tuning: PromptTuningSection = PromptTuningSection()
+    """The adapter with `peft_type: PROMPT_TUNING`."""
+    prefix_tuning: PrefixTuningSection = PrefixTuningSection()
+    """The adapter with `peft_type: PREFIX_TUNING`."""
+
+    @model_validator(mode="after")
+    def _only_the_chosen_method_is_set(self) -> TrainingConfig:
+        for name in ("lora", "ia3", "prompt_tuning", "prefix_tuning"):
+            section = getattr(self, name)
+            changed = section.model_dump(exclude_defaults=True)
+            if changed and name.upper() != self.peft_type:
+                raise ValueError(
+                    f"{name}.{', '.join(changed)} is set, but peft_type is {self.peft_type}: "
+                    f"remove it or set peft_type: {name.upper()}"
+                )
+        if self.peft_type == "PREFIX_TUNING" and self.gradient_checkpointing:
+            raise ValueError(
+                "gradient_checkpointing with peft_type: PREFIX_TUNING: a prefix is a key-value "
+                "cache, and checkpointing runs without one; set it to false"
+            )
+        return self
+
+    @property
+    def num_virtual_tokens(self) -> int:
+        """Positions of the context that the adapter takes for itself."""
+        if self.peft_type == "PROMPT_TUNING":
+            return self.prompt_tuning.num_virtual_tokens
+        return self.prefix_tuning.num_virtual_tokens if self.peft_type == "PREFIX_TUNING" else 0
 
 
 class EvaluationConfig(Section):
@@ -496,6 +610,20 @@ class PipelineConfig(Section):
             raise ValueError(
                 f"split.validation_rate + split.test_rate is {held_out:g}, at most 0.8: "
                 "lower one so that rows are left to train on"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _four_bits_are_not_trained(self) -> PipelineConfig:
+        if self.model.load_in_4bit and self.training.peft_type == "NONE":
+            raise ValueError(
+                "model.load_in_4bit with training.peft_type: NONE: 4-bit weights cannot be "
+                "trained; choose an adapter, such as LORA"
+            )
+        if self.model.load_in_4bit and self.training.lora.starts_from_base:
+            raise ValueError(
+                "model.load_in_4bit with training.lora.init_lora_weights: pissa: a 4-bit weight "
+                "has no part that could be taken out; leave it at true"
             )
         return self
 

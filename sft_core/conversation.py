@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 TEMPLATE_KEY = "tokenization.chat_template"
 
 
-def read_template(tokenizer: PreTrainedTokenizerBase, path: str | None) -> str:
-    """Jinja text from the file, else the model's own, else the bundled plain-text one.
+def read_template(tokenizer: PreTrainedTokenizerBase, path: str | None, bundled: str) -> str:
+    """Jinja text from the file, else the model's own, else the bundled one of that name.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -26,7 +26,7 @@ def read_template(tokenizer: PreTrainedTokenizerBase, path: str | None) -> str:
     if path is None:
         if tokenizer.chat_template is not None:
             return str(tokenizer.get_chat_template())
-        return (files("sft_core") / "texts" / "default.jinja").read_text(encoding="utf-8")
+        return (files("sft_core") / "texts" / bundled).read_text(encoding="utf-8")
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -13,6 +13,9 @@ import orjson
 Message = dict[str, str]
 """One turn: `{"role": ..., "content": ...}`."""
 
+PLAIN_TEXT = "text"
+"""Role of the one message of a row that is no conversation: nobody asks, nobody answers."""
+
 SPLITS = ("train", "validation", "test")
 
 
@@ -31,12 +34,17 @@ class Record:
     meta: dict[str, Any] = field(default_factory=dict)
     cluster: str = ""
 
+    @property
+    def is_plain_text(self) -> bool:
+        """Whether the row is a text for continued pretraining, and no conversation."""
+        return [m["role"] for m in self.messages] == [PLAIN_TEXT]
+
     def prompt(self) -> list[Message]:
-        """All turns before the last one."""
+        """All turns before the last one; none in plain text."""
         return self.messages[:-1]
 
     def completion(self) -> str:
-        """Text of the last turn, which a valid record gives to the assistant."""
+        """Text of the last turn, which a valid record gives to the assistant, or plain text."""
         return self.messages[-1]["content"]
 
     def text(self) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sft_core.tokenization import Example
+from sft_core.layout import Example
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,7 +36,7 @@ class TokenCounts:
 
     def add(self, example: Example) -> TokenCounts:
         """The counts with one more example."""
-        length = len(example.input_ids)
+        length = example.num_tokens
         return TokenCounts(
             self.num_examples + 1,
             self.num_truncated + (example.num_cut > 0),

@@ -39,20 +39,21 @@ def evaluate(
     from sft_core.base_model import check_base
     from sft_core.evaluation.comparison import Item, compare
     from sft_core.tokenization import end_of_turn_id, prompt_ids
-    from sft_core.training.adapters import load_tuned
+    from sft_core.training.adapters import base_view, load_tuned
 
-    network, tokenizer = load_tuned(
-        check_base(tuned.models["base"]), locate(tuned.models["adapter"]), model
-    )
+    folder = check_base(tuned.models["base"])
+    network, tokenizer = load_tuned(folder, locate(tuned.models["adapter"]), model)
     template = locate(tokens.files["chat_template"]).read_text(encoding="utf-8")
 
     def items() -> Iterator[Item]:
-        token_rows = pq.read_table(locate(tokens.private["test"])).to_pylist()
-        for record, row in zip(read_records(test), token_rows, strict=True):
+        records = {record.row: record for record in read_records(test)}
+        for row in pq.read_table(locate(tokens.private["test"])).to_pylist():
+            record = records[row["row"]]
+            asked = record.prompt()
             yield Item(
                 row=record.row,
                 row_id=record.row_id,
-                prompt_ids=prompt_ids(record.prompt(), tokenizer, template),
+                prompt_ids=prompt_ids(asked, tokenizer, template) if asked else [],
                 input_ids=row["input_ids"],
                 labels=row["labels"],
                 reference=record.completion(),
@@ -65,6 +66,7 @@ def evaluate(
         tokenizer,
         list(items()),
         config,
+        base=base_view(network, folder, model),
         seed=seed,
         eos_ids={end_of_turn_id(tokenizer, template)},
     )

@@ -26,14 +26,15 @@ _HEAD_ROWS = 100
 
 @stage("ingest")
 def ingest(config: IngestConfig) -> StageReport:
-    """Rows of all sources, in order, numbered through from 0."""
+    """Rows of all sources, in order, numbered through from 0: all chats, or all plain text."""
     digests = [_digest(source.path) for source in config.sources]
     counts = []
     key = pseudonym_key()
+    kinds: dict[bool, SourceConfig] = {}
     with record_file() as data, source_row_file() as origins:
         for source in config.sources:
             before = data.num_rows
-            rows = _rows(source, config, before, key)
+            rows = _rows(source, config, before, key, kinds)
             for record, origin in watched(rows, "ingest", _expected_rows(source)):
                 data.add(record)
                 origins.add(origin)
@@ -57,12 +58,26 @@ def ingest(config: IngestConfig) -> StageReport:
 
 
 def _rows(
-    source: SourceConfig, config: IngestConfig, first: int, key: bytes
+    source: SourceConfig,
+    config: IngestConfig,
+    first: int,
+    key: bytes,
+    kinds: dict[bool, SourceConfig],
 ) -> Iterator[tuple[Record, SourceRow]]:
-    """The rows of a source, numbered from `first`."""
+    """The rows of a source, numbered from `first`.
+
+    `kinds` holds the first source of plain text (True) and of chats (False) so far.
+    """
     rows = read_rows(source, config.max_line_bytes)
     head = list(islice(rows, _HEAD_ROWS))
     columns = columns_of(source, list(dict.fromkeys(c for _, row in head for c in row)))
+    kinds.setdefault(bool(columns.text), source)
+    if len(kinds) == 2:
+        raise DataError(
+            f"{source.path}: {kinds[True].path} is plain text and {kinds[False].path} is not; a "
+            "run trains on one of the two. Run one after the other, or map the columns with "
+            "ingest.sources.columns."
+        )
     for number, (line, row) in enumerate(chain(head, rows), start=first):
         record = shape_row(number, row, columns, source)
         licence = row.get(columns.licence) if columns.licence else source.licence

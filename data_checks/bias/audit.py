@@ -94,7 +94,14 @@ def audit_bias(records: Iterable[Record], config: BiasConfig, seed: int = 0) -> 
 
 
 def _prompt_text(record: Record) -> str:
+    """What the groups are looked for in: the prompt, or a plain text."""
+    if record.is_plain_text:
+        return record.text()
     return "\n".join(m["content"] for m in record.prompt() if m["role"] != "system")
+
+
+def _answer(record: Record) -> str:
+    return "" if record.is_plain_text else record.completion()
 
 
 class _Audit:
@@ -119,24 +126,24 @@ class _Audit:
         self._mentions = Mentions(self._groups)
         self._treatment = Treatment(self._groups, load_refusals(config.refusals))
         self._twins = Twins(lexicon)
+        self._has_answers = False
         self._counts = WordCounts(len(PLACES) * len(self._groups))
 
     def add(self, rows: Sequence[Record]) -> None:
         """Count a batch; only rows with exclusive mentions have their words counted."""
         prompts = [_prompt_text(record) for record in rows]
+        self._has_answers |= any(not record.is_plain_text for record in rows)
         cased = [cased_words(prompt) for prompt in prompts]
         alone = [self._mentions.add(*self._finder.find(folded(text))) for text in cased]
         chosen = [n for n, groups in enumerate(alone) if groups]
         kinds = [[self._number[group] for group in alone[n]] for n in chosen]
         self._counts.add([cased[n] for n in chosen], kinds)
-        answers = [cased_words(rows[n].completion()) for n in chosen]
+        answers = [cased_words(_answer(rows[n])) for n in chosen]
         kinds = [[kind + len(self._groups) for kind in each] for each in kinds]
         lengths = dict(zip(chosen, self._counts.add(answers, kinds).tolist(), strict=True))
         openings = dict(zip(chosen, answers, strict=True))
         for n, record in enumerate(rows):
-            self._treatment.add(
-                alone[n], record.completion(), openings.get(n, b""), lengths.get(n, 0)
-            )
+            self._treatment.add(alone[n], _answer(record), openings.get(n, b""), lengths.get(n, 0))
         for dimension in dict.fromkeys(dimension for dimension, _ in self._groups):
             of = [(n, g) for n in chosen for g in alone[n] if g[0] == dimension]
             if of:
@@ -178,6 +185,12 @@ class _Audit:
     def compare_treatment(self) -> None:
         """Labels, refusals and lengths, between the groups of each pair."""
         treatment = self._treatment
+        if not self._has_answers:
+            names = ("label", "refusal", "completion_length")
+            measures = [f"{n}_disparity" for n in names] + [f"max_{n}_difference" for n in names]
+            reason = "the rows are plain text, to which nothing is answered"
+            self.not_measured |= dict.fromkeys(measures, reason)
+            return
         pairs = treatment.pairs(self._config.min_mentions)
         too_few = (
             "no dimension has two groups with at least "

@@ -14,7 +14,7 @@ from typing import Any
 
 from sft_core.config import Columns, SourceConfig
 from sft_core.errors import DataError
-from sft_core.records import Message, Record, row_id
+from sft_core.records import PLAIN_TEXT, Message, Record, row_id
 
 DEFECT = "_defect"
 """Meta key of the reason why a row could not be shaped: `missing_value` or `wrong_type`."""
@@ -26,6 +26,7 @@ _SHAPES = (
     Columns(prompt="prompt", completion="completion"),
     Columns(prompt="instruction", completion="output"),
     Columns(prompt="question", completion="answer"),
+    Columns(text="text"),
 )
 
 
@@ -51,20 +52,21 @@ def columns_of(source: SourceConfig, present: Collection[str]) -> Columns:
                 f"{source.path}: no column {column!r} among the {len(present)} found.{hint} "
                 "Set ingest.sources.columns and subgroups."
             )
-    if named.messages or (named.prompt and named.completion):
+    if named.text or named.messages or (named.prompt and named.completion):
         return named
     if named.prompt or named.completion:
         raise DataError(
-            f"{source.path}: a column mapping needs both prompt and completion, or messages."
+            f"{source.path}: a column mapping needs both prompt and completion, or messages, or "
+            "text."
         )
     for shape in _SHAPES:
         needed = [c for c in shape.model_dump().values() if c]
-        if all(column in present for column in needed):
+        if all(column in present for column in needed) and not (shape.text and named.system):
             extra = {k: v for k, v in named.model_dump().items() if v}
             return shape.model_copy(update=extra)
     raise DataError(
         f"{source.path}: its {len(present)} columns have no known shape (messages, "
-        "prompt/completion, instruction/input/output, question/answer). "
+        "prompt/completion, instruction/input/output, question/answer, text). "
         "Map them with ingest.sources.columns."
     )
 
@@ -81,6 +83,8 @@ def shape_row(number: int, row: dict[str, Any], columns: Columns, source: Source
 
 
 def _messages(row: dict[str, Any], columns: Columns) -> list[Message]:
+    if columns.text:
+        return [{"role": PLAIN_TEXT, "content": _text(row, columns.text)}]
     if columns.messages:
         return _turns(_value(row, columns.messages))
     messages = []
@@ -122,7 +126,10 @@ def _turns(value: Any) -> list[Message]:
     for turn in value:
         if not isinstance(turn, dict):
             raise _MisshapenError("wrong_type")
-        turns.append({"role": _text(turn, "role"), "content": _text(turn, "content")})
+        role = _text(turn, "role")
+        if role == PLAIN_TEXT:
+            raise _MisshapenError("wrong_type")  # a conversation must not pass as plain text
+        turns.append({"role": role, "content": _text(turn, "content")})
     return turns
 
 

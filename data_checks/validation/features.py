@@ -6,7 +6,7 @@ import re
 from typing import NamedTuple
 
 from data_checks.intake.shaping import DEFECT
-from sft_core.records import Message, Record
+from sft_core.records import PLAIN_TEXT, Message, Record
 
 _CONTROL = bytes([*range(0x09), 0x0B, 0x0C, *range(0x0E, 0x20), 0x7F])
 """All ASCII control characters but tab, line feed and carriage return."""
@@ -67,8 +67,11 @@ def text_of(record: Record, column: str) -> str | None:
 
 
 def roles_are_valid(messages: list[Message]) -> bool:
-    """An optional system turn, then user and assistant in turn, the assistant last."""
+    """An optional system turn, then user and assistant in turn, the assistant last; or one plain
+    text and nothing else."""
     roles = [m["role"] for m in messages]
+    if roles == [PLAIN_TEXT]:
+        return True
     if roles[:1] == ["system"]:
         roles = roles[1:]
     return bool(roles) and roles == ["user", "assistant"] * (len(roles) // 2)

@@ -1,4 +1,4 @@
-"""Base against tuned on the same held-out items: one model, its adapter off and on.
+"""Base against tuned on the same held-out items.
 
 `compare` measures with the model; `summary` turns the evidence into numbers and needs no model.
 Nothing is sampled: greedy answers, and likelihoods of given text.
@@ -6,7 +6,9 @@ Nothing is sampled: greedy answers, and likelihoods of given text.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -18,7 +20,13 @@ import pyarrow as pa
 from sft_core.config import EvaluationConfig
 from sft_core.errors import DataError
 from sft_core.evaluation.bias_probe import Pair, ProbeScores, load_pairs, probe
-from sft_core.evaluation.generation import context_length, fit_prompts, generate, stop_ids
+from sft_core.evaluation.generation import (
+    context_length,
+    fit_prompts,
+    generate,
+    prompt_room,
+    stop_ids,
+)
 from sft_core.evaluation.likelihood import (
     Likelihood,
     label_likelihood,
@@ -29,14 +37,17 @@ from sft_core.evaluation.metrics import score_texts
 from sft_core.evaluation.subgroups import PREFIX
 from sft_core.evaluation.summary import summarize
 from sft_core.reports import Table
+from sft_core.tokenization import start_ids
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One held-out row, ready for the model.
 
-    `groups` holds the row's value for each subgroup column, None where it has none. Items of one
-    `cluster` (near-duplicates) are resampled together; an empty one stands alone.
+    `prompt_ids` are empty where there is nothing to answer (plain text): such an item has a
+    likelihood and no answer. `groups` holds the row's value for each subgroup column, None where it
+    has none. Items of one `cluster` (near-duplicates) are resampled together; with an empty one,
+    those of one row.
     """
 
     row: int
@@ -76,15 +87,16 @@ class _Measured:
 
 
 def compare(
-    model: Any,
+    tuned_model: Any,
     tokenizer: Any,
     items: Sequence[Item],
     config: EvaluationConfig,
     *,
+    base: AbstractContextManager[Any],
     seed: int,
     eos_ids: Collection[int] = (),
 ) -> Comparison:
-    """Measure a `PeftModel` with its adapter off (base) and on (tuned).
+    """Measure a tuned model and the one that `base` gives, such as `base_view` of it.
 
     Of more than `config.max_items` items the first by row id are taken, which is a fixed random
     sample. `eos_ids` are tokens that end an answer besides those that the tokenizer and the model
@@ -102,29 +114,31 @@ def compare(
     pairs = load_pairs()
     run = partial(
         _measure,
-        model,
         tokenizer,
         chosen,
         lines,
         pairs,
         config,
         seed=seed,
-        eos_ids={*eos_ids, *stop_ids(model, tokenizer)},
+        room=prompt_room(tuned_model, config.max_new_tokens),
+        context=context_length(tuned_model),
+        eos_ids={*eos_ids, *stop_ids(tuned_model, tokenizer)},
     )
-    with model.disable_adapter():
-        base = run()
-    tuned = run()
+    with base as base_model:
+        before = run(base_model)
+    after = run(tuned_model)
+    room = prompt_room(tuned_model, config.max_new_tokens)
     evidence = {
-        "items": _items_table(model, chosen, base, tuned, config.max_new_tokens),
+        "items": _items_table(chosen, before, after, config.max_new_tokens, room),
         "retention": pa.table(
             {
                 "line": range(len(lines)),
                 "characters": [len(line) for line in lines],
-                "base_nll": base.retention,
-                "tuned_nll": tuned.retention,
+                "base_nll": before.retention,
+                "tuned_nll": after.retention,
             }
         ),
-        "bias_probe": _probe_table(pairs, base.probe, tuned.probe),
+        "bias_probe": _probe_table(pairs, before.probe, after.probe),
     }
     findings = summarize(evidence, num_resamples=config.num_resamples, seed=seed)
     return Comparison(
@@ -134,25 +148,27 @@ def compare(
         evidence,
         [
             {"row": item.row, "base": b, "tuned": t}
-            for item, b, t in zip(chosen, base.texts, tuned.texts, strict=True)
+            for item, b, t in zip(chosen, before.texts, after.texts, strict=True)
         ],
     )
 
 
 def _measure(
-    model: Any,
     tokenizer: Any,
     items: Sequence[Item],
     lines: Sequence[str],
     pairs: Sequence[Pair],
     config: EvaluationConfig,
+    model: Any,
     *,
     seed: int,
+    room: int | None,
+    context: int | None,
     eos_ids: Collection[int],
 ) -> _Measured:
-    context = context_length(model)
-    prompts, _ = fit_prompts([i.prompt_ids for i in items], context, config.max_new_tokens)
-    answers = generate(
+    asked = [n for n, item in enumerate(items) if item.prompt_ids]
+    prompts, _ = fit_prompts([items[n].prompt_ids for n in asked], room)
+    found = generate(
         model,
         prompts,
         pad_id=tokenizer.pad_token_id or 0,
@@ -160,16 +176,23 @@ def _measure(
         max_new_tokens=config.max_new_tokens,
         batch_size=config.batch_size,
     )
+    answers: list[list[int]] = [[] for _ in items]
+    for n, answer in zip(asked, found, strict=True):
+        answers[n] = answer
     texts = [tokenizer.decode(a, skip_special_tokens=True) for a in answers]
+    scores = score_texts(texts, [i.reference for i in items])
 
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
-    prefix = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None][:1]
+    prefix = start_ids(tokenizer)
     return _Measured(
         answers,
         texts,
-        score_texts(texts, [i.reference for i in items]),
+        {
+            name: [s if i.prompt_ids else math.nan for s, i in zip(each, items, strict=True)]
+            for name, each in scores.items()
+        },
         label_likelihood(model, [i.input_ids for i in items], [i.labels for i in items]),
         text_likelihood(model, [encode(line) for line in lines], prefix, context).nll,
         probe(model, pairs, encode, prefix, seed=seed),
@@ -177,14 +200,17 @@ def _measure(
 
 
 def _items_table(
-    model: Any, items: Sequence[Item], base: _Measured, tuned: _Measured, max_new_tokens: int
+    items: Sequence[Item],
+    base: _Measured,
+    tuned: _Measured,
+    max_new_tokens: int,
+    room: int | None,
 ) -> pa.Table:
-    room = (context_length(model) or 1 << 30) - max_new_tokens
     columns: dict[str, Any] = {
         "row": [i.row for i in items],
         "row_id": [i.row_id for i in items],
         "cluster": [i.cluster or f"row {i.row}" for i in items],
-        "prompt_cut": [len(i.prompt_ids) > room for i in items],
+        "prompt_cut": [room is not None and len(i.prompt_ids) > room for i in items],
         "label_tokens": base.held_out.num_tokens,
     }
     for side, measured in (("base", base), ("tuned", tuned)):

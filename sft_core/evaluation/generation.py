@@ -26,33 +26,48 @@ def stop_ids(model: Any, tokenizer: Any) -> set[int]:
 
 
 def context_length(model: Any) -> int | None:
-    """Positions that the model knows, or None where its config does not say."""
+    """Positions that the model has for text, or None where its config does not say.
+
+    Those that virtual tokens of its adapter take are not for text.
+    """
     value = getattr(model.config, "max_position_embeddings", None)
-    return int(value) if value else None
+    adapter = virtual_tokens(model)
+    return int(value) - (adapter.num_virtual_tokens if adapter else 0) if value else None
 
 
-def fit_prompts(
-    prompts: Sequence[list[int]], context: int | None, max_new_tokens: int
-) -> tuple[list[list[int]], int]:
-    """Cut each prompt from the left, so that the answer still fits into the context.
+def prompt_room(model: Any, max_new_tokens: int) -> int | None:
+    """Longest prompt in tokens that leaves room for the answer; None where any will do.
 
-    The end of a prompt holds the question and the cue to answer, so its start goes.
-
-    Returns:
-        The prompts, and how many were cut.
+    An encoder has a context of its own, which the answer takes nothing of.
 
     Raises:
         ConfigError: the answer alone fills the context.
     """
+    context = context_length(model)
     if context is None:
-        return list(prompts), 0
-    room = context - max_new_tokens
-    if room < 1:
+        return None
+    if max_new_tokens >= context:
         raise ConfigError(
             f"evaluate: evaluation.max_new_tokens is {max_new_tokens}, and the model's context is "
             f"{context} tokens: no room for a prompt. Lower evaluation.max_new_tokens."
         )
+    return context if model.config.is_encoder_decoder else context - max_new_tokens
+
+
+def fit_prompts(prompts: Sequence[list[int]], room: int | None) -> tuple[list[list[int]], int]:
+    """Cut each prompt from the left to `room` tokens; returns them, and how many were cut.
+
+    The end of a prompt holds the question and the cue to answer, so its start goes.
+    """
+    if room is None:
+        return list(prompts), 0
     return [p[-room:] for p in prompts], sum(len(p) > room for p in prompts)
+
+
+def virtual_tokens(model: Any) -> Any:
+    """PEFT's config of an adapter that puts trained vectors before the text, else None."""
+    adapter = getattr(model, "active_peft_config", None)
+    return adapter if adapter is not None and adapter.is_prompt_learning else None
 
 
 def generate(
@@ -97,18 +112,22 @@ def _greedy(
     lengths = torch.tensor([len(p) for p in prompts], device=model.device)
     columns = torch.arange(width, device=model.device)
     mask = (columns >= (width - lengths)[:, None]).long()
+    if model.config.is_encoder_decoder:
+        return _greedy_decoder(model, tokens, mask, eos_ids, max_new_tokens)
+    model, start, mask = _after_virtual_tokens(model, tokens, mask)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
+    if "input_ids" in start:  # those of a prefix are in the cache already
+        positions = positions[:, -width:]
     answers: list[list[int]] = [[] for _ in prompts]
     running = answers
     cache = None
     for _ in range(max_new_tokens):
         output = model(
-            input_ids=tokens,
             attention_mask=mask,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **(start if cache is None else {"input_ids": tokens, "past_key_values": cache}),
         )
         cache = output.past_key_values
         tokens = output.logits[:, -1].argmax(-1, keepdim=True)
@@ -126,3 +145,54 @@ def _greedy(
         mask = torch.cat([mask, mask.new_ones(len(running), 1)], dim=1)
         positions = positions[:, -1:] + 1
     return answers
+
+
+def _greedy_decoder(
+    model: Any, tokens: Any, mask: Any, eos_ids: set[int], max_new_tokens: int
+) -> list[list[int]]:
+    """The encoder reads the prompts once; the decoder begins with its own start token."""
+    model, start, mask = _after_virtual_tokens(model, tokens, mask)
+    read = model.get_encoder()(attention_mask=mask, **start).last_hidden_state
+    tokens = tokens.new_full((len(tokens), 1), model.config.decoder_start_token_id)
+    answers: list[list[int]] = [[] for _ in tokens]
+    running = answers
+    cache = None
+    for _ in range(max_new_tokens):
+        output = model(
+            encoder_outputs=(read,),
+            attention_mask=mask,
+            decoder_input_ids=tokens,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache = output.past_key_values
+        tokens = output.logits[:, -1].argmax(-1, keepdim=True)
+        chosen = tokens[:, 0].tolist()
+        goes_on = [row for row, token in enumerate(chosen) if token not in eos_ids]
+        for row in goes_on:
+            running[row].append(chosen[row])
+        if not goes_on:
+            break
+        if len(goes_on) < len(running):
+            index = torch.tensor(goes_on, device=model.device)
+            cache.batch_select_indices(index)
+            tokens, mask, read = tokens[index], mask[index], read[index]
+            running = [running[row] for row in goes_on]
+    return answers
+
+
+def _after_virtual_tokens(model: Any, tokens: Any, mask: Any) -> tuple[Any, dict[str, Any], Any]:
+    """The model that goes on without PEFT's help, what it reads first, and the mask of all that.
+
+    PEFT puts virtual tokens before whatever it is given, also in the midst of an answer.
+    """
+    adapter = virtual_tokens(model)
+    if adapter is None:
+        return model, {"input_ids": tokens}, mask
+    rows, count = len(tokens), adapter.num_virtual_tokens
+    trained, plain = model.get_prompt(rows), model.get_base_model()
+    mask = torch.cat([mask.new_ones(rows, count), mask], dim=1)
+    if adapter.peft_type == "PREFIX_TUNING":
+        return plain, {"input_ids": tokens, "past_key_values": trained}, mask
+    text = plain.get_input_embeddings()(tokens)
+    return plain, {"inputs_embeds": torch.cat([trained[:, :count].to(text.dtype), text], 1)}, mask

@@ -53,6 +53,9 @@ def label_likelihood(
 ) -> Likelihood:
     """Score the labels of each item, each token given all tokens before it.
 
+    A sequence-to-sequence model reads `input_ids[i]` and is scored on every token of `labels[i]`.
+    Of a causal model the following holds.
+
     `labels[i][t]` is `input_ids[i][t]` or `IGNORED`. The first token has nothing before it and is
     never scored; an item without labels has 0 nats over 0 tokens. Batches are right-padded, hold
     items of like length and at most a fixed number of tokens. Puts the model in eval mode.
@@ -61,9 +64,14 @@ def label_likelihood(
     nll = np.zeros(len(input_ids))
     counts = np.zeros(len(input_ids), dtype=np.int64)
     budget = max(1, min(_MAX_BATCH_TOKENS, _MAX_BATCH_LOGITS // int(model.config.vocab_size)))
-    for rows in _batches([len(ids) for ids in input_ids], budget):
+    sizes = [max(len(i), len(j)) for i, j in zip(input_ids, labels, strict=True)]
+    for rows in _batches(sizes, budget):
         tokens, mask = _pad([input_ids[i] for i in rows], 0, model.device)
         targets, _ = _pad([labels[i] for i in rows], IGNORED, model.device)
+        if model.config.is_encoder_decoder:
+            output = model(input_ids=tokens, attention_mask=mask, labels=targets)
+            nll[rows], counts[rows] = _summed(output.logits, targets)
+            continue
         scored = targets[:, 1:] != IGNORED
         columns = scored.any(0).nonzero()
         if not len(columns):
@@ -75,15 +83,18 @@ def label_likelihood(
             use_cache=False,
             logits_to_keep=tokens.shape[1] - first,
         )
-        scored, targets = scored[:, first:], targets[:, first + 1 :]
-        logits = output.logits[:, :-1]
-        losses = torch.zeros(scored.shape, dtype=torch.float64, device=model.device)
-        losses[scored] = F.cross_entropy(
-            logits[scored].float(), targets[scored], reduction="none"
-        ).double()
-        nll[rows] = losses.sum(1).cpu().numpy()
-        counts[rows] = scored.sum(1).cpu().numpy()
+        nll[rows], counts[rows] = _summed(output.logits[:, :-1], targets[:, first + 1 :])
     return Likelihood(nll, counts)
+
+
+def _summed(logits: Any, targets: Any) -> tuple[Any, Any]:
+    """Nats and scored tokens of each row, of logits (rows, length, vocabulary)."""
+    scored = targets != IGNORED
+    losses = torch.zeros(scored.shape, dtype=torch.float64, device=targets.device)
+    losses[scored] = F.cross_entropy(
+        logits[scored].float(), targets[scored], reduction="none"
+    ).double()
+    return losses.sum(1).cpu().numpy(), scored.sum(1).cpu().numpy()
 
 
 def text_likelihood(
@@ -92,8 +103,11 @@ def text_likelihood(
     """Score every token of each text given `prefix` (the start token) and the text before it.
 
     A text that does not fit into the context is scored in windows that do not overlap, each after
-    the prefix. With an empty prefix the first token of each window is not scored.
+    the prefix. With an empty prefix the first token of each window is not scored. A
+    sequence-to-sequence model does not continue text: its likelihoods are NaN over 0 tokens.
     """
+    if model.config.is_encoder_decoder:
+        return Likelihood(np.full(len(texts), np.nan), np.zeros(len(texts), dtype=np.int64))
     room = (context or 1 << 30) - len(prefix)
     owner: list[int] = []
     input_ids: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""LoRA fine-tuning: `trl.SFTTrainer` over tokens that are masked already, and a clean adapter.
+"""Fine-tuning: `trl.SFTTrainer` over tokens that are masked already, and a clean adapter.
 
 What was masked on disk is what trains: the trainer's own preparation, which cuts and drops rows, is
 skipped. TRL and PEFT are imported when training starts, because that takes seconds.
@@ -19,12 +19,15 @@ from sft_core.base_model import load_base
 from sft_core.config import ModelConfig, TrainingConfig
 from sft_core.errors import ConfigError, DataError, TuneTrailError
 from sft_core.token_file import load_tokens
-from sft_core.training.adapters import save_adapter, with_adapter
+from sft_core.training.adapters import (
+    check_method,
+    parameter_counts,
+    save_adapter,
+    with_adapter,
+)
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
-
-    from sft_core.training.sft_trainer import LabelTrainer
+    from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 Series = tuple[tuple[int, float], ...]
 _CURVES = ("loss", "learning_rate", "grad_norm", "eval_loss")
@@ -39,7 +42,8 @@ class Training:
     """
 
     adapter: Path
-    """Folder with adapter_model.safetensors, adapter_config.json, tokenizer and chat template."""
+    """Folder with adapter_model.safetensors, adapter_config.json, tokenizer and chat template, or
+    with a whole model in place of the adapter."""
     metrics: dict[str, float]
     series: dict[str, Series]
     """Curves by step: loss, learning_rate, grad_norm, and eval_loss from step 0 on."""
@@ -59,19 +63,18 @@ def train_adapter(
     output: Path,
     on_progress: Callable[[dict[str, float]], None] | None = None,
 ) -> Training:
-    """Fit a LoRA adapter to the labels of `train_tokens`; both token files are `save_tokens`'.
+    """Fit an adapter, or all weights, to the labels of `train_tokens`, a file of `save_tokens`.
 
     The held-out loss is taken before the first step and after each epoch. On a CPU in float32 the
     same inputs give the same bytes. `on_progress` gets step, max_steps, epoch and whatever was
     logged at that step. Everything written lies in `output`.
 
     Raises:
-        ConfigError: PEFT or TRL refuse a setting.
+        ConfigError: PEFT or TRL refuse a setting, or the method does not go with the base.
         DataError: there is no row to train on.
         TuneTrailError: the loss or a weight is no longer a finite number.
     """
     import huggingface_hub.constants
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # read once, at import
     train_data = load_tokens(train_tokens, output / "train")
@@ -80,27 +83,30 @@ def train_adapter(
         raise DataError("train: there are 0 rows to train on. See the ledger for what took them.")
     on_gpu = torch.cuda.is_available()
     bf16 = trains_in_bf16(config)
-    dtype = torch.bfloat16 if bf16 and on_gpu else torch.float32
+    # Small updates of bfloat16 weights round away: what is trained as a whole stays in float32.
+    frozen = config.peft_type != "NONE"
+    dtype = torch.bfloat16 if bf16 and on_gpu and frozen else torch.float32
+    check_method(base_folder, model_config, config)
     model, tokenizer = load_base(base_folder, model_config, dtype)
     tokenizer.chat_template = chat_template
     try:
         trainer = _trainer(
-            model=with_adapter(model, config, model_config, seed),
+            model=with_adapter(model, config, model_config, seed, output / "initial"),
             args=_arguments(
                 config, seed, output, evaluate=bool(held_out), on_gpu=on_gpu, bf16=bf16
             ),
             processing_class=tokenizer,
             train_dataset=train_data,
             eval_dataset=held_out or None,
-            data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
+            data_collator=_collator(model, tokenizer),
             callbacks=[_watch(on_progress)],
             max_tokens_per_batch=config.max_tokens_per_batch,
         )
     except ValueError as error:
         raise ConfigError(f"training: {error}") from error
     result = trainer.train()
-    adapter = save_adapter(trainer.model, tokenizer, output / "adapter")
-    trainable, total = trainer.model.get_nb_trainable_parameters()
+    adapter = save_adapter(trainer.model, tokenizer, output / "adapter", output / "initial")
+    trainable, total = parameter_counts(trainer.model)
     state = trainer.state
     eval_seconds = sum(entry.get("eval_runtime", 0.0) for entry in state.log_history)
     train_seconds = max(result.metrics["train_runtime"] - eval_seconds, 1e-9)
@@ -110,7 +116,7 @@ def train_adapter(
             "num_steps": float(state.global_step),
             "num_train_tokens": float(state.num_input_tokens_seen),
             "bf16": float(bf16),
-            "padding_rate": trainer.train_batches.padding_rate(),
+            **_padding(trainer),
             "train_loss": float(result.training_loss),
             "total_flops": float(state.total_flos),
             "num_trainable_parameters": float(trainable),
@@ -123,6 +129,12 @@ def train_adapter(
             "tokens_per_second": state.num_input_tokens_seen / train_seconds,
         },
     )
+
+
+def _padding(trainer: Trainer) -> dict[str, float]:
+    """Share of padding; a plain Trainer makes up its batches on the way."""
+    batches = getattr(trainer, "train_batches", None)
+    return {} if batches is None else {"padding_rate": batches.padding_rate()}
 
 
 def trains_in_bf16(config: TrainingConfig) -> bool:
@@ -157,6 +169,7 @@ def _arguments(
         packing=False,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
+        train_sampling_strategy="group_by_length",  # where the batches are not ours
         eval_strategy="epoch" if evaluate else "no",
         eval_on_start=evaluate,
         save_strategy="no",
@@ -171,12 +184,26 @@ def _arguments(
     )
 
 
-def _trainer(**parts: Any) -> LabelTrainer:
-    from transformers import PrinterCallback
+def _collator(model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Pads a batch; labels of a sequence-to-sequence model have a length of their own."""
+    from transformers import DataCollatorForSeq2Seq
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    if model.config.is_encoder_decoder:
+        return DataCollatorForSeq2Seq(tokenizer, model=model)
+    return DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
+
+
+def _trainer(max_tokens_per_batch: int | None, **parts: Any) -> Trainer:
+    """SFTTrainer, which knows causal models alone, or the Trainer that it is made from."""
+    from transformers import PrinterCallback, Trainer
 
     from sft_core.training.sft_trainer import LabelTrainer
 
-    trainer = LabelTrainer(**parts)
+    if parts["model"].config.is_encoder_decoder:
+        trainer = Trainer(**parts)
+    else:
+        trainer = LabelTrainer(max_tokens_per_batch=max_tokens_per_batch, **parts)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

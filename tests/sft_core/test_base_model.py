@@ -8,11 +8,12 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import torch
-from transformers import T5Config, T5ForConditionalGeneration
+from transformers import T5Config, T5ForConditionalGeneration, ViTConfig, ViTModel
 
 from sft_core.base_model import (
     check_base,
     context_length,
+    is_encoder_decoder,
     load_base,
     load_tokenizer,
     locate_base,
@@ -20,7 +21,7 @@ from sft_core.base_model import (
     sha256_model,
 )
 from sft_core.config import ModelConfig
-from sft_core.errors import IntegrityError, ModelError
+from sft_core.errors import ConfigError, IntegrityError, ModelError
 from tests.sft_core.tiny_model import CONTEXT, STORIES, byte_tokenizer, stored_base, write_base
 
 
@@ -189,11 +190,29 @@ def test_adapter_is_no_base(base: Path) -> None:
     assert "is an adapter" in refused(base)
 
 
-def test_sequence_to_sequence_model_is_not_causal(base: Path) -> None:
+def test_sequence_to_sequence_model_is_loaded_as_one(base: Path) -> None:
+    assert not is_encoder_decoder(base, config(base))
     small = T5Config(vocab_size=300, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     T5ForConditionalGeneration(small).save_pretrained(base)
+    assert is_encoder_decoder(base, config(base))
+    assert isinstance(load_base(base, config(base))[0], T5ForConditionalGeneration)
+
+
+def test_model_that_writes_no_text(base: Path) -> None:
+    small = ViTConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    ViTModel(small).save_pretrained(base)
     with pytest.raises(ModelError, match="cannot be loaded: Unrecognized configuration class"):
         load_base(base, config(base))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_four_bits_need_a_gpu(base: Path) -> None:
+    named = config(base, load_in_4bit=True)
+    for start in (lambda: resolve_base(named), lambda: load_base(base, named)):
+        with pytest.raises(ConfigError, match=r"model\.load_in_4bit: .*NVIDIA GPU.*to false"):
+            start()
 
 
 def test_load(base: Path) -> None:

@@ -8,10 +8,10 @@ from transformers import PreTrainedTokenizerBase
 from sft_core.base_model import load_tokenizer
 from sft_core.config import TokenizationConfig
 from sft_core.errors import ConfigError, DataError
-from sft_core.records import Message
+from sft_core.layout import IGNORED
+from sft_core.records import PLAIN_TEXT, Message, Record
 from sft_core.token_file import TokenCounts, load_tokens, save_tokens
 from sft_core.tokenization import (
-    IGNORED,
     chat_template,
     encode,
     end_of_turn_id,
@@ -269,3 +269,51 @@ def test_no_rows(tmp_path: Path) -> None:
     counts = save_tokens([], tmp_path / "none.parquet")
     assert counts.metrics()["truncated_rate"] == 0.0
     assert len(load_tokens(tmp_path / "none.parquet", tmp_path / "work")) == 0
+
+
+def text_rows(*texts: str) -> list[Record]:
+    return [
+        Record(n, f"{n:064d}", [{"role": PLAIN_TEXT, "content": text}])
+        for n, text in enumerate(texts)
+    ]
+
+
+def test_plain_text_is_trained_whole_and_ends() -> None:
+    tokenizer, template = ready("template")
+    [(row, example)] = tokenize_records(text_rows("Once."), tokenizer, template, LONG)
+    start = end = tokenizer.eos_token_id  # no start token, so that which ends the text before
+    assert (row, example.input_ids) == (0, [start, *tokenizer("Once.")["input_ids"], end])
+    assert example.labels == [IGNORED, *example.input_ids[1:]]
+    assert (example.num_trained, example.num_cut) == (6, 0)
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 9, 10, 18, 19, 100])
+def test_long_text_is_trained_once_in_windows(length: int) -> None:
+    tokenizer, template = ready("template")
+    text = "".join(chr(97 + n % 26) for n in range(length)) or "\n"
+    ids = [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+    found = [e for _, e in tokenize_records(text_rows(text), tokenizer, template, 10)]
+    assert len(found) == -(-len(ids) // 9)  # 9 tokens fit after the start token
+    assert [t for e in found for t in e.labels if t != IGNORED] == ids
+    for example in found:
+        assert len(example.input_ids) == min(10, 1 + len(ids))
+        assert example.num_trained > 0
+        kept = zip(example.input_ids, example.labels, strict=True)
+        assert all(label in (IGNORED, token) for token, label in kept)
+        assert tokenizer.decode(example.input_ids[1:]) in tokenizer.decode(ids)
+
+
+def test_plain_text_needs_an_end() -> None:
+    tokenizer, template = ready("template")
+    tokenizer.eos_token = None
+    with pytest.raises(ConfigError, match="no eos_token to end it"):
+        list(tokenize_records(text_rows("Once."), tokenizer, template, LONG))
+
+
+def test_virtual_tokens_take_room_in_the_context() -> None:
+    assert resolve_max_length(TokenizationConfig(), 128, 16) == 112
+    assert resolve_max_length(TokenizationConfig(max_length=50), None, 16) == 50
+    with pytest.raises(ConfigError, match="112 without the virtual tokens"):
+        resolve_max_length(TokenizationConfig(max_length=113), 128, 16)
+    with pytest.raises(ConfigError, match="num_virtual_tokens is 128"):
+        resolve_max_length(TokenizationConfig(), 128, 128)

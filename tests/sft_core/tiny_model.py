@@ -11,6 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from sft_core.config import ModelConfig
 from sft_core.records import Message, Record
+from sft_core.token_file import save_tokens
+from sft_core.tokenization import tokenize_records
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -79,3 +81,9 @@ def chat(*contents: str, system: str | None = None) -> list[Message]:
 def record(row: int, *contents: str) -> Record:
     """A record whose `row_id` begins with its row number."""
     return Record(row, f"{row:012d}".ljust(64, "f"), chat(*contents))
+
+
+def save_rows(records: list[Record], path: Path) -> Path:
+    """Tokens of the records for the byte tokenizer with ChatML."""
+    save_tokens(tokenize_records(records, byte_tokenizer(), CHATML, CONTEXT), path)
+    return path

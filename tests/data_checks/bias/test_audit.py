@@ -57,6 +57,23 @@ def test_completions_and_system_prompts_are_no_mentions():
     assert audit.metrics["num_rows_mentioning_sex_female"] == 0
 
 
+def test_plain_text_has_mentions_and_no_answers():
+    people = ["The woman was a nurse.", "The man was a miner."]
+    rows = [Record(n, str(n), [{"role": "text", "content": people[n % 2]}]) for n in range(60)]
+    audit = audit_bias(rows, CONFIG)
+    assert audit.metrics["num_rows_mentioning_only_sex_female"] == 30
+    assert {(a.group[1], a.place, a.word) for a in audit.associations} >= {
+        ("female", "prompt", "nurse"),
+        ("male", "prompt", "miner"),
+    }
+    for name in ("label_disparity", "refusal_disparity", "max_completion_length_difference"):
+        assert "plain text" in audit.not_measured[name]
+
+
+def test_no_rows_have_no_answers():
+    assert "label_disparity" in audit_bias([], CONFIG).not_measured
+
+
 def test_ambiguous_rows_are_listed_apart():
     table = audit_bias([chat(0, "I miss it"), chat(1, "Miss Moneypenny, a woman")], CONFIG)
     rows = {row[:2]: row for row in table.tables["representation"].rows}

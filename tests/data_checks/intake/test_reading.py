@@ -259,3 +259,36 @@ def test_what_json_cannot_hold_is_kept_as_text():
     assert "\ufffd" in record.messages[0]["content"]
     assert record.meta == {"age": "nan"}
     assert type(record).from_json(record.to_json()) == record
+
+
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [({"text": "Once.", "id": 3}, {}), ({"body": "Once."}, {"text": "body"})],
+)
+def test_plain_text_is_one_message_of_its_own_role(row, columns):
+    source = SourceConfig(path="x.jsonl", columns=Columns(**columns))
+    record = shape_row(0, row, columns_of(source, row), source)
+    assert record.messages == [{"role": "text", "content": "Once."}]
+    assert record.is_plain_text
+    assert (record.prompt(), record.completion(), record.text()) == ([], "Once.", "Once.")
+
+
+def test_a_conversation_comes_before_a_text_column():
+    source = SourceConfig(path="x.jsonl")
+    assert columns_of(source, ["text", "prompt", "completion"]).text is None
+    assert columns_of(SourceConfig(path="x.jsonl", columns=Columns(text="text")), ["text"]).text
+
+
+def test_a_conversation_cannot_pass_as_plain_text():
+    row = {"messages": [{"role": "text", "content": "Once."}]}
+    record = shape_row(0, row, Columns(messages="messages"), SourceConfig(path="x.jsonl"))
+    assert record.meta[DEFECT] == "wrong_type"
+    assert not record.is_plain_text
+
+
+def test_a_text_column_and_columns_of_a_conversation_exclude_each_other():
+    with pytest.raises(ValueError, match="plain text or a conversation"):
+        Columns(text="text", system="rule")
+    source = SourceConfig(path="x.jsonl", columns=Columns(system="rule"))
+    with pytest.raises(DataError, match="no known shape"):
+        columns_of(source, ["text", "rule"])

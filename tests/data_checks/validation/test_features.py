@@ -73,3 +73,17 @@ def test_parts_of_the_text():
 def test_roles(roles, valid):
     messages = [{"role": role, "content": "x"} for role in roles.split()]
     assert roles_are_valid(messages) is valid
+
+
+def test_plain_text_is_one_message_and_no_part_of_a_conversation():
+    text = {"role": "text", "content": "Once upon a time."}
+    assert roles_are_valid([text])
+    assert not roles_are_valid([text, text])
+    assert not roles_are_valid([{"role": "user", "content": "q"}, text])
+    record = Record(0, "id", [text])
+    assert features_of(record).completion_chars == 17
+    assert [text_of(record, c) for c in ("system", "prompt", "completion")] == [
+        None,
+        None,
+        "Once upon a time.",
+    ]

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,11 +12,12 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from sft_core.config import EvaluationConfig, PolicyConfig
+from sft_core.config import EvaluationConfig, ModelConfig, PolicyConfig
 from sft_core.errors import ConfigError, DataError
 from sft_core.evaluation.comparison import Comparison, Item, compare
 from sft_core.evaluation.summary import summarize
 from sft_core.reports import StageReport
+from sft_core.training.adapters import base_view
 
 CONFIG = EvaluationConfig(max_new_tokens=12, num_resamples=200, batch_size=16)
 
@@ -46,6 +49,10 @@ def peft_model(model: Any) -> Any:
     )
 
 
+def base_of(peft_model: Any) -> AbstractContextManager[Any]:
+    return base_view(peft_model, Path("not read"), ModelConfig())
+
+
 def train(peft_model: Any, items: list[Item], steps: int) -> Any:
     """A few plain steps, enough to learn to answer."""
     optimizer = torch.optim.Adam([p for p in peft_model.parameters() if p.requires_grad], lr=0.02)
@@ -62,7 +69,7 @@ def train(peft_model: Any, items: list[Item], steps: int) -> Any:
 def test_an_untrained_adapter_changes_nothing(
     peft_model: Any, tokenizer: Any, items: list[Item]
 ) -> None:
-    found = compare(peft_model, tokenizer, items, CONFIG, seed=0)
+    found = compare(peft_model, tokenizer, items, CONFIG, base=base_of(peft_model), seed=0)
     metrics = found.metrics
     assert metrics["num_items"] == 44
     for name in ("exact_match_gain", "rouge_l_gain", "chrf_gain", "loss_gain", "retention_loss"):
@@ -77,8 +84,10 @@ def test_training_shows_as_gain_and_skew_as_subgroup_gap(
     peft_model: Any, tokenizer: Any, items: list[Item]
 ) -> None:
     women = [i for i in items if i.groups["sex"] == "f"]
-    before = compare(peft_model, tokenizer, items, CONFIG, seed=0)
-    found = compare(train(peft_model, women, 60), tokenizer, items, CONFIG, seed=0)
+    before = compare(peft_model, tokenizer, items, CONFIG, base=base_of(peft_model), seed=0)
+    found = compare(
+        train(peft_model, women, 60), tokenizer, items, CONFIG, base=base_of(peft_model), seed=0
+    )
     metrics = found.metrics
     # the adapter is all that was trained: the base reads the same as before
     assert metrics["base_loss"] == before.metrics["base_loss"]
@@ -100,7 +109,7 @@ def test_training_shows_as_gain_and_skew_as_subgroup_gap(
 def test_the_summary_follows_from_the_evidence_alone(
     peft_model: Any, tokenizer: Any, items: list[Item], tmp_path: Any
 ) -> None:
-    found = compare(peft_model, tokenizer, items, CONFIG, seed=0)
+    found = compare(peft_model, tokenizer, items, CONFIG, base=base_of(peft_model), seed=0)
     read = {}
     for name, table in found.evidence.items():
         pq.write_table(table, tmp_path / f"{name}.parquet")
@@ -112,8 +121,8 @@ def test_the_summary_follows_from_the_evidence_alone(
 def test_same_inputs_same_report_in_any_order(
     peft_model: Any, tokenizer: Any, items: list[Item]
 ) -> None:
-    first = compare(peft_model, tokenizer, items, CONFIG, seed=0)
-    second = compare(peft_model, tokenizer, items[::-1], CONFIG, seed=0)
+    first = compare(peft_model, tokenizer, items, CONFIG, base=base_of(peft_model), seed=0)
+    second = compare(peft_model, tokenizer, items[::-1], CONFIG, base=base_of(peft_model), seed=0)
     assert report(first).sha256 == report(second).sha256
     assert first.predictions == second.predictions
 
@@ -130,7 +139,7 @@ def report(found: Comparison) -> StageReport:
 def test_every_metric_that_a_gate_reads_is_there_or_explained(
     peft_model: Any, tokenizer: Any, items: list[Item]
 ) -> None:
-    found = compare(peft_model, tokenizer, items, CONFIG, seed=0)
+    found = compare(peft_model, tokenizer, items, CONFIG, base=base_of(peft_model), seed=0)
     gates = {
         "min_loss_gain": "loss_gain_low",
         "min_exact_match_gain": "exact_match_gain_low",
@@ -145,7 +154,7 @@ def test_every_metric_that_a_gate_reads_is_there_or_explained(
 
 
 def test_the_evidence_holds_no_text(peft_model: Any, tokenizer: Any, items: list[Item]) -> None:
-    found = compare(peft_model, tokenizer, items, CONFIG, seed=0)
+    found = compare(peft_model, tokenizer, items, CONFIG, base=base_of(peft_model), seed=0)
     texts = {
         c.name
         for table in found.evidence.values()
@@ -163,7 +172,7 @@ def test_a_diverged_model_is_not_measured_and_never_nan(
         for name, weights in peft_model.named_parameters():
             if "lora_B" in name:
                 weights.fill_(float("nan"))
-    found = compare(peft_model, tokenizer, items, CONFIG, seed=0)
+    found = compare(peft_model, tokenizer, items, CONFIG, base=base_of(peft_model), seed=0)
     assert all(math.isfinite(v) for v in found.metrics.values())
     for name in ("tuned_loss", "loss_gain", "loss_gain_low", "retention_loss"):
         assert "not finite" in found.not_measured[name]
@@ -176,7 +185,7 @@ def test_max_items_takes_the_first_by_row_id_and_one_item_has_no_interval(
     peft_model: Any, tokenizer: Any, items: list[Item]
 ) -> None:
     one = CONFIG.model_copy(update={"max_items": 1})
-    found = compare(peft_model, tokenizer, items[::-1], one, seed=0)
+    found = compare(peft_model, tokenizer, items[::-1], one, base=base_of(peft_model), seed=0)
     assert found.evidence["items"]["row"].to_pylist() == [0]
     assert "fewer than two" in found.not_measured["loss_gain_low"]
     assert "two groups" in found.not_measured["subgroup_gap"]
@@ -186,13 +195,15 @@ def test_long_prompts_are_cut_and_counted(
     peft_model: Any, tokenizer: Any, items: list[Item]
 ) -> None:
     long = replace(items[0], prompt_ids=items[0].prompt_ids * 40)
-    found = compare(peft_model, tokenizer, [long, *items[1:4]], CONFIG, seed=0)
+    found = compare(
+        peft_model, tokenizer, [long, *items[1:4]], CONFIG, base=base_of(peft_model), seed=0
+    )
     assert found.metrics["num_cut_prompts"] == 1
 
 
 def test_clear_errors(peft_model: Any, tokenizer: Any, items: list[Item]) -> None:
     with pytest.raises(DataError, match="0 held-out items"):
-        compare(peft_model, tokenizer, [], CONFIG, seed=0)
+        compare(peft_model, tokenizer, [], CONFIG, base=base_of(peft_model), seed=0)
     too_long = CONFIG.model_copy(update={"max_new_tokens": 128})
     with pytest.raises(ConfigError, match="no room for a prompt"):
-        compare(peft_model, tokenizer, items, too_long, seed=0)
+        compare(peft_model, tokenizer, items, too_long, base=base_of(peft_model), seed=0)

@@ -8,7 +8,13 @@ import torch
 from transformers import GenerationConfig
 
 from sft_core.errors import ConfigError
-from sft_core.evaluation.generation import context_length, fit_prompts, generate, stop_ids
+from sft_core.evaluation.generation import (
+    context_length,
+    fit_prompts,
+    generate,
+    prompt_room,
+    stop_ids,
+)
 
 PROMPTS = [[0, *range(3 + n, 3 + 2 * n + 2)] for n in (5, 1, 20, 3, 12, 8, 2)]
 
@@ -76,12 +82,13 @@ def test_an_empty_prompt_is_an_error(model: Any) -> None:
         generate(model, [[0, 5], []], pad_id=2, eos_ids=(), max_new_tokens=4, batch_size=1)
 
 
-def test_long_prompts_lose_their_start() -> None:
-    prompts, num_cut = fit_prompts([[1, 2, 3, 4, 5], [6, 7]], context=7, max_new_tokens=4)
+def test_long_prompts_lose_their_start(model: Any) -> None:
+    assert prompt_room(model, max_new_tokens=125) == 128 - 125
+    prompts, num_cut = fit_prompts([[1, 2, 3, 4, 5], [6, 7]], room=3)
     assert (prompts, num_cut) == ([[3, 4, 5], [6, 7]], 1)
-    assert fit_prompts([[1, 2, 3]], None, 4) == ([[1, 2, 3]], 0)
-    with pytest.raises(ConfigError, match=r"evaluation\.max_new_tokens is 7"):
-        fit_prompts([[1]], context=7, max_new_tokens=7)
+    assert fit_prompts([[1, 2, 3]], None) == ([[1, 2, 3]], 0)
+    with pytest.raises(ConfigError, match=r"evaluation\.max_new_tokens is 128"):
+        prompt_room(model, max_new_tokens=128)
 
 
 def test_stop_tokens_come_from_tokenizer_and_model(model: Any, tokenizer: Any) -> None:
