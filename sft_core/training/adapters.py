@@ -12,6 +12,7 @@ from sft_core.config import ModelConfig, TrainingConfig
 from sft_core.errors import ModelError, TuneTrailError
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
@@ -63,9 +64,14 @@ def save_adapter(model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path) -
 
 
 def load_tuned(
-    base_folder: Path, adapter_folder: Path, model_config: ModelConfig
+    base_folder: Path,
+    adapter_folder: Path,
+    model_config: ModelConfig,
+    dtype: torch.dtype | None = None,
 ) -> tuple[PeftModel, PreTrainedTokenizerBase]:
     """Base with its adapter, in evaluation mode, and the tokenizer with the template that trained.
+
+    The base is in float32 unless told otherwise.
 
     `with model.disable_adapter():` gives the base model.
 
@@ -76,7 +82,7 @@ def load_tuned(
 
     if not (adapter_folder / "adapter_model.safetensors").is_file():
         raise ModelError(f"{adapter_folder.name}: holds no adapter_model.safetensors.")
-    model, _ = load_base(base_folder, model_config)
+    model, _ = load_base(base_folder, model_config, dtype)
     try:
         tuned = PeftModel.from_pretrained(model, str(adapter_folder), local_files_only=True)
     except Exception as error:  # safetensors and PEFT raise many kinds

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,9 +20,11 @@ from sft_core.config import ModelConfig, TrainingConfig
 from sft_core.errors import ConfigError, DataError, TuneTrailError
 from sft_core.token_file import load_tokens
 from sft_core.training.adapters import save_adapter, with_adapter
+from sft_core.training.final_loss import final_loss, final_tokens
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
     from trl import SFTTrainer
 
 Series = tuple[tuple[int, float], ...]
@@ -40,6 +42,7 @@ class Training:
     adapter: Path
     """Folder with adapter_model.safetensors, adapter_config.json, tokenizer and chat template."""
     metrics: dict[str, float]
+    """`final_loss` is the trained model's own, as `final_loss.final_loss` takes it."""
     series: dict[str, Series]
     """Curves by step: loss, learning_rate, grad_norm, and eval_loss from step 0 on."""
     timings: dict[str, float]
@@ -65,36 +68,29 @@ def train_adapter(
     logged at that step. Everything written lies in `output`.
 
     Raises:
-        ConfigError: PEFT or TRL refuse a setting.
+        ConfigError: as `build_trainer`.
         DataError: there is no row to train on.
         TuneTrailError: the loss or a weight is no longer a finite number.
     """
-    import huggingface_hub.constants
-    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-
-    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # read once, at import
     train_data = load_tokens(train_tokens, output / "train")
     held_out = load_tokens(validation_tokens, output / "validation") if validation_tokens else None
     if len(train_data) == 0:
         raise DataError("train: there are 0 rows to train on. See the ledger for what took them.")
-    on_gpu = torch.cuda.is_available()
-    dtype = torch.bfloat16 if config.bf16 and on_gpu else torch.float32
-    model, tokenizer = load_base(base_folder, model_config, dtype)
-    tokenizer.chat_template = chat_template
-    try:
-        trainer = _trainer(
-            model=with_adapter(model, config, model_config, seed),
-            args=_arguments(config, seed, output, evaluate=bool(held_out), on_gpu=on_gpu),
-            processing_class=tokenizer,
-            train_dataset=train_data,
-            eval_dataset=held_out or None,
-            data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
-            callbacks=[_watch(on_progress)],
-        )
-    except ValueError as error:
-        raise ConfigError(f"training: {error}") from error
+    trainer, tokenizer = build_trainer(
+        base_folder,
+        train_data,
+        held_out,
+        config,
+        model_config,
+        chat_template=chat_template,
+        seed=seed,
+        output=output,
+        callbacks=[_watch(on_progress)],
+    )
     result = trainer.train()
     adapter = save_adapter(trainer.model, tokenizer, output / "adapter")
+    plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    final = final_loss(plain, final_tokens(train_tokens, validation_tokens))
     trainable, total = trainer.model.get_nb_trainable_parameters()
     state = trainer.state
     eval_seconds = sum(entry.get("eval_runtime", 0.0) for entry in state.log_history)
@@ -105,6 +101,7 @@ def train_adapter(
             "num_steps": float(state.global_step),
             "num_train_tokens": float(state.num_input_tokens_seen),
             "train_loss": float(result.training_loss),
+            "final_loss": final.loss,
             "total_flops": float(state.total_flos),
             "num_trainable_parameters": float(trainable),
             "trainable_rate": trainable / total,
@@ -116,6 +113,53 @@ def train_adapter(
             "tokens_per_second": state.num_input_tokens_seen / train_seconds,
         },
     )
+
+
+def build_trainer(
+    base_folder: Path,
+    train_data: Dataset,
+    held_out: Dataset | None,
+    config: TrainingConfig,
+    model_config: ModelConfig,
+    *,
+    chat_template: str,
+    seed: int,
+    output: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> tuple[SFTTrainer, PreTrainedTokenizerBase]:
+    """The trainer with base, fresh adapter, collator and sampler, and the tokenizer.
+
+    Whoever wants to know what training does asks this one: there is no second way to batch.
+
+    Raises:
+        ConfigError: PEFT or TRL refuse a setting.
+    """
+    import huggingface_hub.constants
+    from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # read once, at import
+    on_gpu = torch.cuda.is_available()
+    model, tokenizer = load_base(base_folder, model_config, training_dtype(config))
+    tokenizer.chat_template = chat_template
+    try:
+        trainer = _trainer(
+            model=with_adapter(model, config, model_config, seed),
+            args=_arguments(config, seed, output, evaluate=bool(held_out), on_gpu=on_gpu),
+            processing_class=tokenizer,
+            train_dataset=train_data,
+            eval_dataset=held_out or None,
+            data_collator=DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id),
+            callbacks=list(callbacks),
+        )
+    except ValueError as error:
+        raise ConfigError(f"training: {error}") from error
+    return trainer, tokenizer
+
+
+def training_dtype(config: TrainingConfig) -> torch.dtype:
+    """Type of the base's weights: bfloat16 on a GPU where the config says so, else float32."""
+    on_gpu = torch.cuda.is_available()
+    return torch.bfloat16 if config.bf16 and on_gpu else torch.float32
 
 
 def _arguments(
