@@ -78,6 +78,9 @@ def _parser() -> argparse.ArgumentParser:
 
     verb("run", _run, "run the whole pipeline", config=True)
     verb("audit", _audit, "check the data alone; no model is touched", config=True)
+    preview = verb("preview", _preview, "show what training would see and take", config=True)
+    preview.add_argument("--rows", type=int, default=5, help="training rows to show (5)")
+    preview.add_argument("--html", type=Path, metavar="FILE", help="write it as a page as well")
     verb("schema", _schema, "print the JSON schema of the config")
     verb("doctor", _doctor, "check this machine and this installation", config=True)
     init = verb("init", _init, "write a config with every field, its default and its help")
@@ -141,6 +144,26 @@ def _audit(args: argparse.Namespace) -> int:
         # An audit is not worth the start of a server: it is a flow run where one is there already.
         run_id = audit(config) if PREFECT_API_URL.value() else audit.fn(config)
     _show_run(args, run_id)
+    return 0
+
+
+def _preview(args: argparse.Namespace) -> int:
+    if args.rows < 1:
+        raise ConfigError(f"--rows is {args.rows}, at least 1.")
+    if args.html and args.html.suffix != ".html":
+        raise ConfigError(f"--html: {args.html} would be overwritten; give a name with .html.")
+    config = _load(args)
+    with _own_lines():
+        from flows.preview import describe, preview
+        from sft_core.documents.preview_page import write_preview
+
+        def show(found: Any) -> None:
+            if args.html:
+                write_preview(found, args.html)
+            colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+            print(found.model_dump_json() if args.json else describe(found, colour))
+
+        preview(config, args.rows, show)
     return 0
 
 
