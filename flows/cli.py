@@ -85,6 +85,12 @@ def _parser() -> argparse.ArgumentParser:
     verb("doctor", _doctor, "check this machine and this installation", config=True)
     init = verb("init", _init, "write a config with every field, its default and its help")
     init.add_argument("path", type=Path, help="file to write; an existing one is left alone")
+    export = verb(
+        "export", _export, "write a run's model, tokenizer, template and card to a folder"
+    )
+    export.add_argument("run", help="MLflow run id")
+    export.add_argument("folder", type=Path, help="folder to make; an existing one is left alone")
+    export.add_argument("--merge", action="store_true", help="base and adapter as one model")
     verify = verb("verify", _verify, "recompute a run's record from the stored evidence")
     verify.add_argument("run", nargs="?", help="MLflow run id; without it all runs")
     verify.add_argument("--all", action="store_true", help="all runs (the default)")
@@ -246,6 +252,25 @@ def _doctor(args: argparse.Namespace) -> int:
         for finding in findings:
             print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}")
     return 0 if all(finding.ok for finding in findings) else ConfigError.exit_code
+
+
+def _export(args: argparse.Namespace) -> int:
+    from flows.summary import load_run
+    from sft_core.training.export import export
+
+    record = load_run(args.run)
+    if record is None:
+        raise ConfigError(f"export: no run {args.run} has a record here.")
+    with _own_lines():
+        difference = export(record, args.folder, merge=args.merge)
+    if args.json:
+        written = {"written": str(args.folder), "verdict": record.verdict}
+        print(json.dumps(written | {"largest_logit_difference": difference}))
+        return 0
+    print(f"wrote {args.folder} (verdict of the run: {record.verdict})")
+    if difference is not None:
+        print(f"merged, read back and compared: no logit differs by more than {difference:.3g}")
+    return 0
 
 
 def _verify(args: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ from sft_core.errors import DataError, ProcessError
 from sft_core.new_process import Reply, answer, ask
 from sft_core.reports import DatasetRef, Frozen, StageReport
 from sft_core.store import locate, read_records
-from sft_core.tokenization import IGNORED, encode, end_of_turn_id
+from sft_core.tokenization import IGNORED, encode, end_of_turn_id, special_ids
 from sft_core.training.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def _preview(request: Reply) -> Reply:
     return Preview(
         name=config.name,
         template=_source(request, config),
-        special_tokens=tuple(_special_tokens(tokenizer, end)),
+        special_tokens=tuple(_special_tokens(tokenizer, end, rows)),
         num_rows=len(lengths),
         num_rows_ending=_rows_with_label(path, end),
         num_rows_cut=int(metrics["num_truncated"]),
@@ -260,7 +260,7 @@ def histogram(lengths: list[int]) -> Iterator[Bin]:
     first, last = min(lengths), max(lengths)
     width = math.ceil((last - first + 1) / _BINS)
     for low in range(first, last + 1, width):
-        high = low + width - 1
+        high = min(low + width - 1, last)
         yield Bin(first=low, last=high, num_rows=sum(low <= n <= high for n in lengths))
 
 
@@ -277,7 +277,10 @@ def _rows_with_label(tokens: Path, label: int) -> int:
     )
 
 
-def _special_tokens(tokenizer: PreTrainedTokenizerBase, end: int) -> Iterator[SpecialToken]:
+def _special_tokens(
+    tokenizer: PreTrainedTokenizerBase, end: int, rows: list[PreviewRow]
+) -> Iterator[SpecialToken]:
+    """Those with a role, and those without one that are in the rows."""
     named = {
         "beginning of text": tokenizer.bos_token_id,
         "end of text": tokenizer.eos_token_id,
@@ -285,10 +288,17 @@ def _special_tokens(tokenizer: PreTrainedTokenizerBase, end: int) -> Iterator[Sp
         "padding": tokenizer.pad_token_id,
         "unknown": tokenizer.unk_token_id,
     }
+    shown = {text for row in rows for span in row.spans for text in span.texts}
     for role, number in named.items():
         if number is not None:
-            text = str(tokenizer.convert_ids_to_tokens(number))
-            yield SpecialToken(role=role, text=text, id=number)
+            yield SpecialToken(role=role, text=_text(tokenizer, number), id=number)
+    for number in sorted(special_ids(tokenizer) - set(named.values())):
+        if _text(tokenizer, number) in shown:
+            yield SpecialToken(role="other", text=_text(tokenizer, number), id=number)
+
+
+def _text(tokenizer: PreTrainedTokenizerBase, number: int) -> str:
+    return str(tokenizer.convert_ids_to_tokens(number))
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def encode(
         ConfigError: the template does not suit training; the message says why.
     """
     texts = _texts(split_turns(messages, tokenizer, template))
-    return _assemble(_ids(texts, tokenizer), _special_ids(tokenizer), max_length)
+    return _assemble(_ids(texts, tokenizer), special_ids(tokenizer), max_length)
 
 
 def prompt_ids(
@@ -119,7 +119,7 @@ def tokenize_records(
         DataError: after the last record, if rows have no trained token; names them without text.
         ConfigError: as `encode`.
     """
-    special = _special_ids(tokenizer)
+    special = special_ids(tokenizer)
     empty: list[str] = []
     num_empty = 0
     rows = iter(records)
@@ -166,7 +166,8 @@ def _ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]
     return [row if text else [] for text, row in zip(texts, ids, strict=True)]
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens that stand for no text, whether a role of the tokenizer names them or not."""
     added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | set(tokenizer.all_special_ids)
 

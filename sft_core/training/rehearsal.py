@@ -132,4 +132,5 @@ def _measure(
 def _device(trainer: Any) -> str:
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name(trainer.args.device))
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
