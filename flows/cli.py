@@ -78,10 +78,19 @@ def _parser() -> argparse.ArgumentParser:
 
     verb("run", _run, "run the whole pipeline", config=True)
     verb("audit", _audit, "check the data alone; no model is touched", config=True)
+    preview = verb("preview", _preview, "show what training would see and take", config=True)
+    preview.add_argument("--rows", type=int, default=5, help="training rows to show (5)")
+    preview.add_argument("--html", type=Path, metavar="FILE", help="write it as a page as well")
     verb("schema", _schema, "print the JSON schema of the config")
     verb("doctor", _doctor, "check this machine and this installation", config=True)
     init = verb("init", _init, "write a config with every field, its default and its help")
     init.add_argument("path", type=Path, help="file to write; an existing one is left alone")
+    export = verb(
+        "export", _export, "write a run's model, tokenizer, template and card to a folder"
+    )
+    export.add_argument("run", help="MLflow run id")
+    export.add_argument("folder", type=Path, help="folder to make; an existing one is left alone")
+    export.add_argument("--merge", action="store_true", help="base and adapter as one model")
     verify = verb("verify", _verify, "recompute a run's record from the stored evidence")
     verify.add_argument("run", nargs="?", help="MLflow run id; without it all runs")
     verify.add_argument("--all", action="store_true", help="all runs (the default)")
@@ -145,6 +154,26 @@ def _audit(args: argparse.Namespace) -> int:
         # An audit is not worth the start of a server: it is a flow run where one is there already.
         run_id = audit(config) if PREFECT_API_URL.value() else audit.fn(config)
     _show_run(args, run_id)
+    return 0
+
+
+def _preview(args: argparse.Namespace) -> int:
+    if args.rows < 1:
+        raise ConfigError(f"--rows is {args.rows}, at least 1.")
+    if args.html and args.html.suffix != ".html":
+        raise ConfigError(f"--html: {args.html} would be overwritten; give a name with .html.")
+    config = _load(args)
+    with _own_lines():
+        from flows.preview import describe, preview
+        from sft_core.documents.preview_page import write_preview
+
+        def show(found: Any) -> None:
+            if args.html:
+                write_preview(found, args.html)
+            colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+            print(found.model_dump_json() if args.json else describe(found, colour))
+
+        preview(config, args.rows, show)
     return 0
 
 
@@ -227,6 +256,25 @@ def _doctor(args: argparse.Namespace) -> int:
         for finding in findings:
             print(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.what}: {finding.found}")
     return 0 if all(finding.ok for finding in findings) else ConfigError.exit_code
+
+
+def _export(args: argparse.Namespace) -> int:
+    from flows.summary import load_run
+    from sft_core.training.export import export
+
+    record = load_run(args.run)
+    if record is None:
+        raise ConfigError(f"export: no run {args.run} has a record here.")
+    with _own_lines():
+        difference = export(record, args.folder, merge=args.merge)
+    if args.json:
+        written = {"written": str(args.folder), "verdict": record.verdict}
+        print(json.dumps(written | {"largest_logit_difference": difference}))
+        return 0
+    print(f"wrote {args.folder} (verdict of the run: {record.verdict})")
+    if difference is not None:
+        print(f"merged, read back and compared: no logit differs by more than {difference:.3g}")
+    return 0
 
 
 def _verify(args: argparse.Namespace) -> int:

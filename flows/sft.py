@@ -24,6 +24,7 @@ from tasks.page import write_page
 from tasks.permission import permit
 from tasks.privacy import protect
 from tasks.registration import nominate, register
+from tasks.reloading import reload
 from tasks.sealing import seal, seal_plan
 from tasks.splitting import split
 from tasks.stage import StageRunner
@@ -61,6 +62,7 @@ def sft(config: PipelineConfig = DEMO) -> str:
             virtual = config.training.num_virtual_tokens
             tokens = run(tokenize, rows, base, config.model, config.tokenization, virtual)
             tuned = run(train, tokens, config.model, config.training, config.seed)
+            run(reload, tokens, tuned, config.model, config.training)
             run(evaluate, tokens, tuned, rows["test"], config.model, config.evaluation, config.seed)
         run.close_with(
             account, write_data_card, write_page, write_model_card, register, seal, nominate

@@ -550,6 +550,9 @@ class PolicyConfig(Section):
     """Largest significant difference in the rate of any label between two groups."""
     max_truncated_rate: Rate | None = 0.05
     """Share of examples that may be cut."""
+    max_reload_difference: Annotated[float, Field(ge=0.0, le=100.0)] | None = 1e-3
+    """Most that the loss of the tuned model, loaded in a new process, may differ from the one that
+    training ended with, in nats a token."""
     min_loss_gain: Annotated[float, Field(ge=-100.0, le=100.0)] | None = 0.0
     """Least gain of held-out loss over the base: lower end of the 95 % interval, nats a token."""
     min_exact_match_gain: Annotated[float, Field(ge=-100.0, le=100.0)] | None = None

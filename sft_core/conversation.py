@@ -34,6 +34,13 @@ def read_template(tokenizer: PreTrainedTokenizerBase, path: str | None, bundled:
         raise ConfigError(f"{TEMPLATE_KEY}: {path} cannot be read: {reason}.") from error
 
 
+def template_source(tokenizer: PreTrainedTokenizerBase, path: str | None) -> str:
+    """Which of the three `read_template` takes, for people."""
+    if path is not None:
+        return f"your own, {path}"
+    return "the default" if tokenizer.chat_template is None else "the model's"
+
+
 def split_turns(
     messages: list[Message], tokenizer: PreTrainedTokenizerBase, template: str, ask: bool = False
 ) -> list[tuple[str, str]]:

@@ -6,7 +6,8 @@ TuneTrailError            exit code 1, unless a branch below says otherwise
 ├── DataError             5  data cannot be read: where, which line, why
 ├── ModelError            2  a base model is missing, not a model, or not safe to load
 ├── IntegrityError        6  something does not match its digest or signature
-└── StorageError          1  the home cannot be written: disk full, read-only
+├── StorageError          1  the home cannot be written: disk full, read-only
+└── ProcessError          1  a process that does a part of the work ended without a reply
 
 Every error doubles as the standard-library error that it refines, and pickles, because Prefect
 carries it between processes. A message says where, what was found, what is allowed and what to do;
@@ -58,3 +59,11 @@ class StorageError(TuneTrailError, OSError):
     """The home cannot be written."""
 
     exit_code = 1
+
+
+class ProcessError(TuneTrailError, RuntimeError):
+    """A process that does a part of the work ended without a reply."""
+
+    exit_code = 1
+    killed = False
+    """Whether a signal ended it, as it happens where memory runs out."""

@@ -102,7 +102,7 @@ def encode(
         ConfigError: the template does not suit training; the message says why.
     """
     texts = _texts(split_turns(messages, tokenizer, template))
-    return layout.assemble(_ids(texts, tokenizer), _special_ids(tokenizer), max_length)
+    return layout.assemble(_ids(texts, tokenizer), special_ids(tokenizer), max_length)
 
 
 def prompt_ids(
@@ -133,7 +133,7 @@ def tokenize_records(
         ConfigError: as `encode`, or plain text for a model that cannot continue it.
     """
     start, end = start_ids(tokenizer), tokenizer.eos_token_id
-    special = _special_ids(tokenizer)
+    special = special_ids(tokenizer)
     empty: list[str] = []
     num_empty = 0
     rows = iter(records)
@@ -204,6 +204,7 @@ def _ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]
     return [row if text else [] for text, row in zip(texts, ids, strict=True)]
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Tokens that stand for no text, whether a role of the tokenizer names them or not."""
     added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return added | set(tokenizer.all_special_ids)

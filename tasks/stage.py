@@ -198,7 +198,9 @@ class StageRunner:
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
         self.problem = problem = self.problem or error
         verdict = self.record().verdict
-        note = f"**Verdict: {verdict}.** The model card is in the artifacts: record/README.md."
+        note = f"**Verdict: {verdict}.**"
+        if self.record().report("model_card"):
+            note += " The model card is in the artifacts: record/README.md."
         tags = {"verdict": verdict, "cached_stages": " ".join(self.cached)}
         self.tracker.close(self.run_id, _outcome(problem), note, tags)
         if isinstance(problem, TuneTrailError):

@@ -15,9 +15,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (its usual name)
 
 from sft_core.errors import ConfigError
-
-IGNORED = -100
-"""Label of a token that is not scored, as in PyTorch."""
+from sft_core.layout import IGNORED
 
 _MAX_BATCH_TOKENS = 8_192
 _MAX_BATCH_LOGITS = 1 << 26

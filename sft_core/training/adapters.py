@@ -18,6 +18,7 @@ from sft_core.config import ModelConfig, TrainingConfig
 from sft_core.errors import ConfigError, ModelError, TuneTrailError
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftConfig
     from transformers import PreTrainedTokenizerBase
 
@@ -133,11 +134,15 @@ def _settle(settings: Path) -> None:
 
 
 def load_tuned(
-    base_folder: Path, tuned_folder: Path, model_config: ModelConfig
+    base_folder: Path,
+    tuned_folder: Path,
+    model_config: ModelConfig,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """The tuned model in evaluation mode, and the tokenizer with the template that trained.
 
     It is a `PeftModel` where an adapter was trained; `base_view` gives the base in either case.
+    The base is in float32 unless told otherwise.
 
     Raises:
         ModelError: the adapter is missing, damaged, pickled, or made for another model.
@@ -146,10 +151,10 @@ def load_tuned(
 
     if (tuned_folder / "config.json").is_file():
         whole = model_config.model_copy(update={"model_name_or_path": str(tuned_folder)})
-        return load_base(tuned_folder, whole)
+        return load_base(tuned_folder, whole, dtype)
     if not (tuned_folder / "adapter_model.safetensors").is_file():
         raise ModelError(f"{tuned_folder.name}: holds no adapter_model.safetensors.")
-    model, _ = load_base(base_folder, model_config)
+    model, _ = load_base(base_folder, model_config, dtype)
     try:
         tuned = PeftModel.from_pretrained(model, str(tuned_folder), local_files_only=True)
     except Exception as error:  # safetensors and PEFT raise many kinds

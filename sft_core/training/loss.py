@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-IGNORED = -100
+from sft_core.layout import IGNORED
+
 _TILE_ELEMENTS = {"cpu": 1 << 22}
 """Logits in a tile: 16 MiB in float32 stay within a processor's cache."""
 _TILE_ELEMENTS_ON_GPU = 1 << 27

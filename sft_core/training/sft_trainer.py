@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
+from sft_core.layout import IGNORED
 from sft_core.training.batches import TokenBatches
-from sft_core.training.loss import IGNORED, add_label_loss
+from sft_core.training.loss import add_label_loss
 
 
 def token_lengths(data: Dataset) -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,12 @@ from sft_core.training.adapters import (
     save_adapter,
     with_adapter,
 )
+from sft_core.training.final_loss import final_loss, final_tokens
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback
+
 
 Series = tuple[tuple[int, float], ...]
 _CURVES = ("loss", "learning_rate", "grad_norm", "eval_loss")
@@ -45,6 +48,7 @@ class Training:
     """Folder with adapter_model.safetensors, adapter_config.json, tokenizer and chat template, or
     with a whole model in place of the adapter."""
     metrics: dict[str, float]
+    """`final_loss` is the trained model's own, as `final_loss.final_loss` takes it."""
     series: dict[str, Series]
     """Curves by step: loss, learning_rate, grad_norm, and eval_loss from step 0 on."""
     timings: dict[str, float]
@@ -70,42 +74,29 @@ def train_adapter(
     logged at that step. Everything written lies in `output`.
 
     Raises:
-        ConfigError: PEFT or TRL refuse a setting, or the method does not go with the base.
+        ConfigError: as `build_trainer`.
         DataError: there is no row to train on.
         TuneTrailError: the loss or a weight is no longer a finite number.
     """
-    import huggingface_hub.constants
-
-    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # read once, at import
     train_data = load_tokens(train_tokens, output / "train")
     held_out = load_tokens(validation_tokens, output / "validation") if validation_tokens else None
     if len(train_data) == 0:
         raise DataError("train: there are 0 rows to train on. See the ledger for what took them.")
-    on_gpu = torch.cuda.is_available()
-    bf16 = trains_in_bf16(config)
-    # Small updates of bfloat16 weights round away: what is trained as a whole stays in float32.
-    frozen = config.peft_type != "NONE"
-    dtype = torch.bfloat16 if bf16 and on_gpu and frozen else torch.float32
-    check_method(base_folder, model_config, config)
-    model, tokenizer = load_base(base_folder, model_config, dtype)
-    tokenizer.chat_template = chat_template
-    try:
-        trainer = _trainer(
-            model=with_adapter(model, config, model_config, seed, output / "initial"),
-            args=_arguments(
-                config, seed, output, evaluate=bool(held_out), on_gpu=on_gpu, bf16=bf16
-            ),
-            processing_class=tokenizer,
-            train_dataset=train_data,
-            eval_dataset=held_out or None,
-            data_collator=_collator(model, tokenizer),
-            callbacks=[_watch(on_progress)],
-            max_tokens_per_batch=config.max_tokens_per_batch,
-        )
-    except ValueError as error:
-        raise ConfigError(f"training: {error}") from error
+    trainer, tokenizer = build_trainer(
+        base_folder,
+        train_data,
+        held_out,
+        config,
+        model_config,
+        chat_template=chat_template,
+        seed=seed,
+        output=output,
+        callbacks=[_watch(on_progress)],
+    )
     result = trainer.train()
     adapter = save_adapter(trainer.model, tokenizer, output / "adapter", output / "initial")
+    plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    final = final_loss(plain, final_tokens(train_tokens, validation_tokens))
     trainable, total = parameter_counts(trainer.model)
     state = trainer.state
     eval_seconds = sum(entry.get("eval_runtime", 0.0) for entry in state.log_history)
@@ -115,9 +106,10 @@ def train_adapter(
         metrics={
             "num_steps": float(state.global_step),
             "num_train_tokens": float(state.num_input_tokens_seen),
-            "bf16": float(bf16),
+            "bf16": float(trains_in_bf16(config)),
             **_padding(trainer),
             "train_loss": float(result.training_loss),
+            "final_loss": final.loss,
             "total_flops": float(state.total_flos),
             "num_trainable_parameters": float(trainable),
             "trainable_rate": trainable / total,
@@ -129,6 +121,47 @@ def train_adapter(
             "tokens_per_second": state.num_input_tokens_seen / train_seconds,
         },
     )
+
+
+def build_trainer(
+    base_folder: Path,
+    train_data: Dataset,
+    held_out: Dataset | None,
+    config: TrainingConfig,
+    model_config: ModelConfig,
+    *,
+    chat_template: str,
+    seed: int,
+    output: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> tuple[Trainer, PreTrainedTokenizerBase]:
+    """The trainer with base, fresh adapter, collator and sampler, and the tokenizer.
+
+    Whoever wants to know what training does asks this one: there is no second way to batch.
+
+    Raises:
+        ConfigError: PEFT or TRL refuse a setting, or the method does not go with the base.
+    """
+    import huggingface_hub.constants
+
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True  # read once, at import
+    check_method(base_folder, model_config, config)
+    model, tokenizer = load_base(base_folder, model_config, training_dtype(config))
+    tokenizer.chat_template = chat_template
+    try:
+        trainer = _trainer(
+            model=with_adapter(model, config, model_config, seed, output / "initial"),
+            args=_arguments(config, seed, output, evaluate=bool(held_out)),
+            processing_class=tokenizer,
+            train_dataset=train_data,
+            eval_dataset=held_out or None,
+            data_collator=_collator(model, tokenizer),
+            callbacks=list(callbacks),
+            max_tokens_per_batch=config.max_tokens_per_batch,
+        )
+    except ValueError as error:
+        raise ConfigError(f"training: {error}") from error
+    return trainer, tokenizer
 
 
 def _padding(trainer: Trainer) -> dict[str, float]:
@@ -144,12 +177,21 @@ def trains_in_bf16(config: TrainingConfig) -> bool:
     return config.bf16
 
 
-def _arguments(
-    config: TrainingConfig, seed: int, output: Path, *, evaluate: bool, on_gpu: bool, bf16: bool
-) -> Any:
+def training_dtype(config: TrainingConfig) -> torch.dtype:
+    """Type of the base's weights: bfloat16 on a GPU that trains an adapter in it, else float32.
+
+    Small updates of bfloat16 weights round away: what is trained as a whole stays in float32.
+    """
+    frozen = config.peft_type != "NONE"
+    use_bf16 = trains_in_bf16(config) and torch.cuda.is_available() and frozen
+    return torch.bfloat16 if use_bf16 else torch.float32
+
+
+def _arguments(config: TrainingConfig, seed: int, output: Path, *, evaluate: bool) -> Any:
     """Everything that the trainer would else decide by itself is stated."""
     from trl import SFTConfig
 
+    on_gpu = torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(output / "checkpoints"),
         num_train_epochs=config.num_train_epochs,
@@ -163,7 +205,7 @@ def _arguments(
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
         logging_steps=config.logging_steps,
-        bf16=bf16,
+        bf16=trains_in_bf16(config),
         activation_checkpointing=config.gradient_checkpointing,  # its new name
         loss_type="nll",
         packing=False,

@@ -209,10 +209,14 @@ def test_options(tmp_path: Path) -> None:
         gradient_accumulation_steps=2,
         lora=LoraSection(r=4, target_modules=("q_proj",)),
     )
-    training = run(tmp_path, config, validation_tokens=None, on_progress=None).training
+    one = run(tmp_path, config, validation_tokens=None, on_progress=None)
+    training = one.training
     assert "eval_loss" not in training.series
     assert training.metrics["num_trainable_parameters"] == 4 * (32 + 32)
     assert training.timings["eval_seconds"] == 0
+    # The final loss is that of the weights as they are saved, without bfloat16 autocast.
+    tuned, _ = load_tuned(tmp_path / "base", training.adapter, one.model)
+    assert training.metrics["final_loss"] == held_out_loss(tuned, RECORDS)
 
 
 def test_bf16_learns_the_same_curve(tmp_path: Path) -> None:

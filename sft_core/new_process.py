@@ -1,0 +1,68 @@
+"""Work in a process of its own: it has only what lies on disk, and its peak memory is its own.
+
+Request and reply are one JSON object each, on standard input and output. An error of our tree
+crosses over as it is; a process that ends without a reply is an error as well.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from signal import Signals
+from typing import Any
+
+from sft_core import errors
+from sft_core.errors import ProcessError, TuneTrailError
+from sft_core.store import home, writing
+
+Reply = dict[str, Any]
+
+
+def ask(module: str, request: Reply) -> Reply:
+    """What `python -m module` replies; it runs in this working directory and environment.
+
+    Raises:
+        ProcessError: it ended without a reply.
+        TuneTrailError: the error that it reported, of the same kind.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", module], input=json.dumps(request), capture_output=True, text=True
+    )
+    try:
+        reply: Reply = json.loads(done.stdout)
+    except ValueError as error:
+        raise _lost(module, done) from error
+    if "error" in reply:
+        raise getattr(errors, reply["error"])(reply["message"])
+    return reply
+
+
+def answer(work: Callable[[Reply], Reply]) -> None:
+    """The other end of `ask`: what libraries print goes to standard error."""
+    request = json.load(sys.stdin)
+    try:
+        with redirect_stdout(sys.stderr):
+            reply = work(request)
+    except TuneTrailError as error:
+        reply = {"error": type(error).__name__, "message": str(error)}
+    json.dump(reply, sys.stdout)
+
+
+def _lost(module: str, done: subprocess.CompletedProcess[str]) -> ProcessError:
+    code = done.returncode
+    ended = f"was ended by {Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    path = home() / "logs" / f"process-{time.strftime('%Y%m%d-%H%M%S')}.log"
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(done.stderr, encoding="utf-8")
+    error = ProcessError(
+        f"{module}: its process {ended} before it replied. Its last words are in {path}; they may "
+        "quote data, look before you share them."
+    )
+    error.killed = code < 0
+    return error
