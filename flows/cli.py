@@ -172,6 +172,7 @@ def _preview(args: argparse.Namespace) -> int:
                 write_preview(found, args.html)
             colour = sys.stdout.isatty() and "NO_COLOR" not in os.environ
             print(found.model_dump_json() if args.json else describe(found, colour))
+            args.json = False  # a gate that failed is told on stderr: one JSON document is enough
 
         preview(config, args.rows, show)
     return 0
