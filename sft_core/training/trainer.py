@@ -30,7 +30,7 @@ Series = tuple[tuple[int, float], ...]
 _CURVES = ("loss", "learning_rate", "grad_norm", "eval_loss")
 _DIVERGED = 3.0
 """A loss so many times the first one, and above that of guessing (ln of the vocabulary's size),
-will not come back."""
+is no longer learning."""
 
 
 @dataclass(frozen=True)
