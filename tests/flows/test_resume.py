@@ -1,45 +1,34 @@
 """A run that is killed goes on, in the same MLflow run, whichever stage it was in."""
 
-import os
 import signal
-import subprocess
-import sys
 
 import pytest
 
 from sft_core.lineage.verification import verify
-from tests.conftest import ROOT, change, tracking
-from tests.flows.test_sft import STAGES
+from tasks.tracking import Tracker
+from tests.conftest import change, tracking
+from tests.flows.killable import start as start_process
 
-pytestmark = [pytest.mark.flow, pytest.mark.slow]
+pytestmark = pytest.mark.flow
+
+STAGES = [
+    "ingest", "permit", "validate", "protect", "deduplicate", "split", "decontaminate",
+    "audit_bias", "plan", "tokenize", "train", "evaluate", "account", "data_card", "page",
+    "model_card", "register", "seal", "nominate",
+]  # fmt: skip
 
 
 @pytest.fixture
 def start(prefect_server, home):
-    """Start the command on a config; `stop_at` ends it with SIGKILL when that line appears."""
+    """Run the command on a config to its end, or until it is killed."""
     from prefect.settings import PREFECT_API_URL
 
-    def run(config, stop_at=None):
+    def run(config, kill_at=""):
         home.mkdir(exist_ok=True)
-        (home / "config.json").write_text(config.model_dump_json())
-        with subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "run", str(home / "config.json")],
-            cwd=ROOT,
-            env=os.environ | {"PREFECT_API_URL": PREFECT_API_URL.value()},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as process:
-            lines = []
-            for line in process.stderr:
-                lines.append(line)
-                if stop_at is not None and line.rstrip().endswith(stop_at):
-                    process.send_signal(signal.SIGKILL)
-                    break
-            process.stderr.read()
-            code = process.wait(timeout=60)
-        assert code == (0 if stop_at is None else -signal.SIGKILL), "".join(lines)
-        return "".join(lines)
+        path = home / "config.json"
+        path.write_text(config.model_dump_json())
+        code = start_process(home, PREFECT_API_URL.value(), path, kill_at)
+        assert code == (-signal.SIGKILL if kill_at else 0)
 
     return run
 
@@ -52,26 +41,20 @@ def runs_of(home):
     return parent, [run for run in runs if run is not parent]
 
 
-ORDER = [
-    "ingest", "permit", "validate", "protect", "deduplicate", "split", "decontaminate",
-    "audit_bias", "plan", "tokenize", "train", "evaluate", "account", "data_card", "page",
-    "model_card", "register", "seal", "nominate",
-]  # fmt: skip
-
-
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # twenty starts of the command
 def test_killed_in_every_stage_it_ends_as_one_run(start, home, quick_config):
-    assert set(ORDER) == STAGES
-    for stage in ORDER:
+    for stage in STAGES:
         start(quick_config, f"{stage}: started")
     start(quick_config)
     parent, stages = runs_of(home)
     assert parent.info.status == "FINISHED"
     assert parent.data.tags["tunetrail.verdict"] == "pass"
-    assert parent.data.tags["tunetrail.times_resumed"] == str(len(ORDER))
+    assert parent.data.tags["tunetrail.times_resumed"] == str(len(STAGES))
     finished = [r.data.tags["tunetrail.stage"] for r in stages if r.info.status == "FINISHED"]
     assert sorted(finished) == sorted(STAGES)
     killed = [r.data.tags["tunetrail.stage"] for r in stages if r.info.status == "KILLED"]
-    assert set(killed) <= STAGES
+    assert set(killed) <= set(STAGES)
     assert len(finished) + len(killed) == len(stages)
     (train,) = [
         r
@@ -87,6 +70,31 @@ def test_killed_in_every_stage_it_ends_as_one_run(start, home, quick_config):
     assert list((home / "checkpoints").iterdir()) == []
 
 
-def test_training_goes_on_from_its_checkpoint_in_the_same_run(start, home, quick_config):
-    config = change(quick_config, training={"max_steps": 40, "save_steps": 10, "logging_steps": 4})
-    start(config, "train: step 20 of 40, loss 0")
+@pytest.mark.slow
+def test_training_goes_on_from_its_checkpoint(start, home, quick_config):
+    """In the same run; and a checkpoint of this config never resumes another one."""
+    steps = {"max_steps": 40, "save_steps": 5, "logging_steps": 4}
+    config = change(quick_config, training=steps)
+    start(config, "train: step 24 of 40")
+    start(config)
+    parent, stages = runs_of(home)
+    assert parent.info.status == "FINISHED"
+    metrics = [r.data.metrics for r in stages if "resumed_after_step" in r.data.metrics]
+    assert [m["resumed_after_step"] >= 20 for m in metrics] == [True]
+
+
+def test_a_run_whose_process_lives_is_left_alone(home, quick_config):
+    first, second = Tracker(), Tracker()
+    one = first.open("sft", quick_config, "flow-1", "one")
+    two = second.open("sft", quick_config, "flow-2", "two")
+    assert one != two
+    second._lock.release()  # as the kernel does when the process of the second has gone
+    third = Tracker()
+    assert third.open("sft", quick_config, "flow-3", "three") == two
+    other = change(quick_config, training={"max_steps": 5})
+    third._lock.release()
+    assert Tracker().open("sft", other, "flow-4", "four") not in (one, two)
+    assert Tracker().open("audit", quick_config, "flow-5", "five") not in (one, two)
+    tags = tracking(home).get_run(two).data.tags
+    assert tags["tunetrail.times_resumed"] == "1"
+    assert tags["prefect.flow_run_id"] == "flow-3"
