@@ -76,7 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=function)
         return sub
 
-    verb("run", _run, "run the whole pipeline", config=True)
+    run = verb("run", _run, "run the whole pipeline", config=True)
+    run.add_argument(
+        "--replay", metavar="RUN_ID", help="repeat a sealed run; exits with 6 if it differs"
+    )
     verb("audit", _audit, "check the data alone; no model is touched", config=True)
     preview = verb("preview", _preview, "show what training would see and take", config=True)
     preview.add_argument("--rows", type=int, default=5, help="training rows to show (5)")
@@ -131,6 +134,8 @@ def _load(args: argparse.Namespace) -> Any:
 
 
 def _run(args: argparse.Namespace) -> int:
+    if args.replay:
+        return _replay(args)
     config = _load(args)
     with _own_lines():
         from flows.embedded_server import start_server
@@ -141,6 +146,16 @@ def _run(args: argparse.Namespace) -> int:
         server.join()
         run_id = sft(config)
     _show_run(args, run_id)
+    return 0
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from flows.replay import replay
+
+    if args.config:
+        raise ConfigError("run: --replay takes the config from the record. Name no other.")
+    same = replay(args.replay)
+    print(json.dumps({"same": same}) if args.json else same)
     return 0
 
 

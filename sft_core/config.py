@@ -437,6 +437,15 @@ class TrainingConfig(Section):
     repeats bit for bit."""
     gradient_checkpointing: bool = False
     """Trade time for memory."""
+    save_steps: PositiveInt | None = 50
+    """Steps between two checkpoints, from which an interrupted run goes on; empty saves none."""
+    save_total_limit: PositiveInt = 2
+    """Most checkpoints that are kept, besides the best one."""
+    load_best_model_at_end: bool = False
+    """Take the weights with the lowest held-out loss instead of the last ones."""
+    early_stopping_patience: PositiveInt | None = None
+    """Stop after so many held-out losses in a row that are no better than the best; empty means
+    never."""
     peft_type: Literal["LORA", "IA3", "PROMPT_TUNING", "PREFIX_TUNING", "NONE"] = "LORA"
     """What is trained: an adapter of that kind, or with NONE every weight of the model."""
     lora: LoraSection = LoraSection()

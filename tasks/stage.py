@@ -149,29 +149,37 @@ class StageRunner:
             GateError: a gate failed or was not measured; the report is logged by then.
         """
         _log.info("%s: started", stage.name)
-        with self.tracker.child(self.run_id, stage.name) as child:
+        key = self._key(stage, args)
+        with self.tracker.child(self.run_id, stage.name, key or "") as child:
             timings: dict[str, float] = {}
             _timings.set(timings)
             started = time.monotonic()
-            report, cached = self._call(stage, args)
+            report, cached = self._call(stage, args, key)
             timings["stage_seconds"] = time.monotonic() - started
             report = stage.judge(report, self.config.policy)
             self.reports.append(report)
-            if cached:
+            before = self.tracker.logged(child, report)
+            if before.cached if before else cached:
                 self.cached.append(stage.name)
-            self.tracker.log_report(self.run_id, child, report, cached)
-            self.tracker.log_timings(child, timings)
+            if before is None:
+                self.tracker.log_report(self.run_id, child, report, cached)
+                self.tracker.log_timings(child, timings)
             _log.info("%s: %s%s", stage.name, summary_line(report), " (cached)" if cached else "")
             failed = [gate for gate in report.gates if gate.verdict != "pass"]
             if failed:
                 raise GateError("\n".join(explain(report, gate) for gate in failed))
         return report
 
-    def _call(self, stage: Stage, args: tuple[Any, ...]) -> tuple[StageReport, bool]:
+    def _key(self, stage: Stage, args: tuple[Any, ...]) -> str | None:
+        """None for what is not cached, and in a run that is ending."""
+        return stage.key(args) if stage.cached and self.problem is None else None
+
+    def _call(
+        self, stage: Stage, args: tuple[Any, ...], key: str | None
+    ) -> tuple[StageReport, bool]:
         if self.problem is not None:
             # The run is ending, perhaps by a signal that took the embedded server along.
             return stage.body(*args), False
-        key = stage.key(args) if stage.cached else None
         call = _call_as_task if flow_run.id else _call_here
         report, cached = call(stage, args, key, refresh=False)
         try:

@@ -1,7 +1,8 @@
 """MLflow as the window: one parent run a pipeline run, one child a stage, cached or not.
 
 The only module that imports mlflow. It speaks to the client with explicit run ids, because the
-active run is thread-local, and it never leaves a run RUNNING behind an exception or a signal.
+active run is thread-local, and it never leaves a run RUNNING behind an exception or a signal. A
+run that SIGKILL left RUNNING is gone on with by the next run of the same config.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import logging
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import (
     Dataset,
@@ -26,6 +29,7 @@ from mlflow.entities import (
     LoggedModelOutput,
     Metric,
     Param,
+    Run,
     RunTag,
 )
 from mlflow.exceptions import MlflowException
@@ -45,6 +49,17 @@ for _name in ("alembic", "mlflow.store.model_registry"):
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
+@dataclass(frozen=True)
+class LoggedStage:
+    """A stage that a run had finished and logged before it was killed."""
+
+    run_id: str
+    status: str
+    cache_key: str
+    report_sha256: str
+    cached: bool
+
+
 class Tracker:
     """Writes runs, reports and model versions.
 
@@ -60,20 +75,20 @@ class Tracker:
             os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = _artifact_root()
             self.client = MlflowClient(self.uri)
             self.client.search_experiments(max_results=1)
+        self._logged: dict[str, LoggedStage] = {}
+        self._lock: FileLock | None = None
 
     def open(self, flow: str, config: PipelineConfig, flow_run_id: str, name: str) -> str:
-        """Start the parent run with the config as its params; returns its id."""
-        run = self.client.create_run(
-            self._experiment(config.name),
-            run_name=name,
-            tags={
-                "tunetrail.flow": flow,
-                "tunetrail.config_sha256": config.sha256,
-                "tunetrail.policy_sha256": config.policy.sha256,
-                "prefect.flow_run_id": flow_run_id,
-            },
-        )
-        run_id: str = run.info.run_id
+        """Start the parent run with the config as its params; returns its id.
+
+        A run of the same flow and config that was killed is gone on with instead. Whether its
+        process lives is told by a lock that the kernel drops with the process: a run without one
+        in this home was started elsewhere, and is left alone.
+        """
+        run_id = self._adopt(flow, config)
+        if run_id is None:
+            run_id = self._create(flow, config, name)
+        self.client.set_tag(run_id, "prefect.flow_run_id", flow_run_id)
         params = [
             Param(key, value[:_MAX_PARAM_CHARS])
             for key, value in _flatten(config.model_dump(mode="json"))
@@ -85,6 +100,67 @@ class Tracker:
             self.client.set_terminated(run_id, "FAILED")
             raise
         return run_id
+
+    def _create(self, flow: str, config: PipelineConfig, name: str) -> str:
+        lock = uuid.uuid4().hex
+        self._lock = _run_lock(lock)
+        self._lock.acquire()  # before the run is there: no moment to be killed without it
+        run = self.client.create_run(
+            self._experiment(config.name),
+            run_name=name,
+            tags={
+                "tunetrail.flow": flow,
+                "tunetrail.config_sha256": config.sha256,
+                "tunetrail.policy_sha256": config.policy.sha256,
+                "tunetrail.lock": lock,
+            },
+        )
+        run_id: str = run.info.run_id
+        return run_id
+
+    def _adopt(self, flow: str, config: PipelineConfig) -> str | None:
+        """The newest run of the same that was killed, locked for this process."""
+        killed = self.client.search_runs(
+            [self._experiment(config.name)],
+            f"attributes.status = 'RUNNING' and tags.`tunetrail.flow` = '{flow}' "
+            f"and tags.`tunetrail.config_sha256` = '{config.sha256}'",
+        )
+        for run in killed:
+            lock = _run_lock(run.data.tags.get("tunetrail.lock", ""))
+            if not Path(lock.lock_file).exists():
+                continue
+            try:
+                lock.acquire()
+            except Timeout:
+                continue
+            run_id: str = run.info.run_id
+            if self.client.get_run(run_id).info.status != "RUNNING":  # it ended meanwhile
+                lock.release()
+                continue
+            self._lock = lock
+            self._close_stages(run)
+            times = int(run.data.tags.get("tunetrail.times_resumed", "0")) + 1
+            self.client.set_tag(run_id, "tunetrail.times_resumed", str(times))
+            return run_id
+        return None
+
+    def _close_stages(self, parent: Run) -> None:
+        """Mark the stage that was killed; remember those that were logged before."""
+        stages = self.client.search_runs(
+            [parent.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent.info.run_id}'"
+        )
+        for run in stages:
+            tags, status = run.data.tags, run.info.status
+            if status == "RUNNING":
+                self.client.set_terminated(run.info.run_id, "KILLED")
+            elif "tunetrail.report_sha256" in tags and status != "KILLED":
+                self._logged[tags["tunetrail.stage"]] = LoggedStage(
+                    run.info.run_id,
+                    status,
+                    tags["tunetrail.cache_key"],
+                    tags["tunetrail.report_sha256"],
+                    tags["tunetrail.cached"] == "true",
+                )
 
     def _experiment(self, name: str) -> str:
         with FileLock(home() / "mlflow.lock"):
@@ -104,21 +180,43 @@ class Tracker:
             return created
 
     @contextmanager
-    def child(self, parent: str, name: str) -> Iterator[str]:
-        """A stage's run, closed with its true status whatever happens inside."""
-        experiment = self.client.get_run(parent).info.experiment_id
-        run = self.client.create_run(
-            experiment, run_name=name, tags={"mlflow.parentRunId": parent, "tunetrail.stage": name}
-        )
+    def child(self, parent: str, name: str, cache_key: str) -> Iterator[str]:
+        """A stage's run, closed with its true status whatever happens inside.
+
+        Where the run was killed after it had logged this stage with the same inputs, it is the run
+        of that time.
+        """
+        earlier = self._logged.get(name)
+        if earlier is not None and earlier.cache_key == cache_key:
+            run_id, before = earlier.run_id, earlier.status
+        else:
+            run_id, before = self._create_child(parent, name, cache_key), "RUNNING"
         status = "KILLED"
         try:
-            yield run.info.run_id
+            yield run_id
             status = "FINISHED"
         except Exception:
             status = "FAILED"
             raise
         finally:
-            self.client.set_terminated(run.info.run_id, status)
+            if status != before:
+                self.client.set_terminated(run_id, status)
+
+    def _create_child(self, parent: str, name: str, cache_key: str) -> str:
+        tags = {
+            "mlflow.parentRunId": parent,
+            "tunetrail.stage": name,
+            "tunetrail.cache_key": cache_key,
+        }
+        experiment = self.client.get_run(parent).info.experiment_id
+        run_id: str = self.client.create_run(experiment, run_name=name, tags=tags).info.run_id
+        return run_id
+
+    def logged(self, child: str, report: StageReport) -> LoggedStage | None:
+        """What is known of a child run that holds this very report already."""
+        earlier = self._logged.get(report.stage)
+        same = (child, report.sha256)
+        return earlier if earlier and (earlier.run_id, earlier.report_sha256) == same else None
 
     def log_report(self, parent: str, child: str, report: StageReport, cached: bool) -> None:
         """Write a report to its child run; metrics and data sets also to the parent."""
@@ -166,9 +264,20 @@ class Tracker:
         for key, value in tags.items():
             self.client.set_tag(run_id, f"tunetrail.{key}", value)
         self.client.set_terminated(run_id, _STATUS[outcome])
+        if self._lock is not None:
+            Path(self._lock.lock_file).unlink(missing_ok=True)
+            self._lock.release()
 
     def register(self, record: RunRecord, name: str, adapter: Path, tags: Mapping[str, str]) -> str:
-        """Make a version of the registered model `name` of an adapter; returns its number."""
+        """Make a version of the registered model `name` of an adapter; returns its number.
+
+        A version that the run made before it was killed is taken again.
+        """
+        for made in self.client.search_model_versions(f"run_id = '{record.run_id}'"):
+            if made.name == name and made.tags.get("adapter_sha256") == tags["adapter_sha256"]:
+                for key, value in tags.items():
+                    self.client.set_model_version_tag(name, made.version, key, value)
+                return str(made.version)
         run = self.client.get_run(record.run_id)
         model = self.client.create_logged_model(
             run.info.experiment_id, name=name, source_run_id=record.run_id, tags=dict(tags)
@@ -193,6 +302,14 @@ class Tracker:
     def move_alias(self, name: str, alias: str, version: str) -> None:
         """Let the alias point to a version."""
         self.client.set_registered_model_alias(name, alias, version)
+
+
+def _run_lock(name: str) -> FileLock:
+    """Held by the process of an open run."""
+    folder = home() / "open-runs"
+    with writing(folder):
+        folder.mkdir(exist_ok=True, mode=0o700)
+    return FileLock(folder / f"{name}.lock", timeout=0)
 
 
 def _artifact_root() -> str:

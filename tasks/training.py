@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sft_core.config import ModelConfig, TrainingConfig
 from sft_core.documents.figures import curve
+from sft_core.records import sha256_json
 from sft_core.reports import StageReport
 from sft_core.store import locate, put_bytes, put_tree
 from tasks.stage import note_timings, stage
@@ -27,12 +28,17 @@ def _log_progress(every: int, numbers: dict[str, float]) -> None:
 def train(
     tokens: StageReport, model: ModelConfig, config: TrainingConfig, seed: int
 ) -> StageReport:
-    """An adapter for the base that the tokens were made for."""
+    """An adapter for the base that the tokens were made for.
+
+    A run that was killed here goes on from its last checkpoint.
+    """
     from sft_core.base_model import check_base
+    from sft_core.training.checkpoints import checkpoint_folder
     from sft_core.training.trainer import train_adapter
 
     base = tokens.models["base"]
-    with tempfile.TemporaryDirectory() as temporary:
+    key = checkpoint_key(tokens, model, config, seed)
+    with tempfile.TemporaryDirectory() as temporary, checkpoint_folder(key) as checkpoints:
         trained = train_adapter(
             check_base(base),
             locate(tokens.private["train"]),
@@ -42,6 +48,7 @@ def train(
             chat_template=locate(tokens.files["chat_template"]).read_text(encoding="utf-8"),
             seed=seed,
             output=Path(temporary),
+            checkpoints=checkpoints,
             on_progress=partial(_log_progress, config.logging_steps),
         )
         adapter = put_tree(trained.adapter, base=base.sha256)
@@ -54,3 +61,12 @@ def train(
         figures={"loss": put_bytes(curve(losses, x="step", y="loss, nats a token"), ".png")},
         models={"base": base, "adapter": adapter},
     )
+
+
+def checkpoint_key(
+    tokens: StageReport, model: ModelConfig, config: TrainingConfig, seed: int
+) -> str:
+    """Digest of all that the weights depend on: a checkpoint never resumes another training."""
+    contents = [ref.sha256 for ref in tokens.refs()]
+    settings = [section.model_dump(mode="json") for section in (model, config)]
+    return sha256_json([train.source, contents, settings, seed])

@@ -36,7 +36,9 @@ def sealed_runs() -> list[RunRecord]:
     if not (home() / "chain").exists():
         return []
     entries = [e for e in read_chain(public_key()) if e.statement["predicateType"] == RUN]
-    digests = [entry.predicate["record"] for entry in reversed(entries)]
+    # A run that was killed after it had been sealed is sealed again: the last one counts.
+    last = {entry.predicate["run_id"]: entry for entry in entries}
+    digests = [e.predicate["record"] for e in reversed(entries) if last[e.predicate["run_id"]] is e]
     refs = [FileRef(path=f"store/{digest}.json", sha256=digest) for digest in digests]
     return [RunRecord.model_validate_json(_checked(ref).read_bytes()) for ref in refs]
 

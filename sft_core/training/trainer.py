@@ -25,6 +25,7 @@ from sft_core.training.adapters import (
     save_adapter,
     with_adapter,
 )
+from sft_core.training.checkpoints import Checkpoints, Saver
 from sft_core.training.final_loss import final_loss, final_tokens
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 Series = tuple[tuple[int, float], ...]
 _CURVES = ("loss", "learning_rate", "grad_norm", "eval_loss")
+_DIVERGED = 3.0
+"""A loss so many times the first one, and above that of guessing (ln of the vocabulary's size),
+is no longer learning."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,8 @@ class Training:
     series: dict[str, Series]
     """Curves by step: loss, learning_rate, grad_norm, and eval_loss from step 0 on."""
     timings: dict[str, float]
-    """train_seconds and eval_seconds, and real (unpadded) tokens_per_second of training."""
+    """Of this process alone, which began after the step resumed_after_step: train_seconds,
+    eval_seconds, and real (unpadded) tokens_per_second of training."""
 
 
 def train_adapter(
@@ -65,23 +70,33 @@ def train_adapter(
     chat_template: str,
     seed: int,
     output: Path,
+    checkpoints: Path | None = None,
     on_progress: Callable[[dict[str, float]], None] | None = None,
 ) -> Training:
     """Fit an adapter, or all weights, to the labels of `train_tokens`, a file of `save_tokens`.
 
     The held-out loss is taken before the first step and after each epoch. On a CPU in float32 the
     same inputs give the same bytes. `on_progress` gets step, max_steps, epoch and whatever was
-    logged at that step. Everything written lies in `output`.
+    logged at that step. Everything written lies in `output`, but for the checkpoints, where a
+    folder is given for them: what an interrupted training of the same inputs left there is gone on
+    with, and the result is the same.
 
     Raises:
         ConfigError: as `build_trainer`.
         DataError: there is no row to train on.
-        TuneTrailError: the loss or a weight is no longer a finite number.
+        IntegrityError: the checkpoint with the best weights was damaged meanwhile.
+        TuneTrailError: the loss or a weight is no longer a finite number, or training diverged.
     """
     train_data = load_tokens(train_tokens, output / "train")
     held_out = load_tokens(validation_tokens, output / "validation") if validation_tokens else None
     if len(train_data) == 0:
         raise DataError("train: there are 0 rows to train on. See the ledger for what took them.")
+    if config.load_best_model_at_end and not held_out:
+        raise ConfigError(
+            "training.load_best_model_at_end: there are 0 validation rows to choose by. Raise "
+            "split.validation_rate or set it to false."
+        )
+    kept = Checkpoints(checkpoints or output / "checkpoints", config.save_total_limit)
     trainer, tokenizer = build_trainer(
         base_folder,
         train_data,
@@ -91,20 +106,28 @@ def train_adapter(
         chat_template=chat_template,
         seed=seed,
         output=output,
+        unfinished=kept.unfinished,
         callbacks=[_watch(on_progress)],
     )
-    result = trainer.train()
+    saver = Saver(trainer, config, kept)
+    trainer.add_callback(saver)
+    result = saver.train()
     adapter = save_adapter(trainer.model, tokenizer, output / "adapter", output / "initial")
     plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     final = final_loss(plain, final_tokens(train_tokens, validation_tokens))
     trainable, total = parameter_counts(trainer.model)
     state = trainer.state
-    eval_seconds = sum(entry.get("eval_runtime", 0.0) for entry in state.log_history)
+    eval_seconds = sum(
+        entry.get("eval_runtime", 0.0)
+        for entry in state.log_history
+        if entry["step"] > saver.first_step or saver.first_step == 0
+    )
     train_seconds = max(result.metrics["train_runtime"] - eval_seconds, 1e-9)
     return Training(
         adapter=adapter,
         metrics={
             "num_steps": float(state.global_step),
+            "adapter_step": float(saver.adapter_step),
             "num_train_tokens": float(state.num_input_tokens_seen),
             "bf16": float(trains_in_bf16(config)),
             **_padding(trainer),
@@ -118,7 +141,8 @@ def train_adapter(
         timings={
             "train_seconds": train_seconds,
             "eval_seconds": eval_seconds,
-            "tokens_per_second": state.num_input_tokens_seen / train_seconds,
+            "tokens_per_second": (state.num_input_tokens_seen - saver.first_tokens) / train_seconds,
+            "resumed_after_step": float(saver.first_step),
         },
     )
 
@@ -133,11 +157,13 @@ def build_trainer(
     chat_template: str,
     seed: int,
     output: Path,
+    unfinished: Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[Trainer, PreTrainedTokenizerBase]:
     """The trainer with base, fresh adapter, collator and sampler, and the tokenizer.
 
-    Whoever wants to know what training does asks this one: there is no second way to batch.
+    Whoever wants to know what training does asks this one: there is no second way to batch. The
+    trainer itself writes to `unfinished`, or without it to `output`.
 
     Raises:
         ConfigError: PEFT or TRL refuse a setting, or the method does not go with the base.
@@ -151,7 +177,7 @@ def build_trainer(
     try:
         trainer = _trainer(
             model=with_adapter(model, config, model_config, seed, output / "initial"),
-            args=_arguments(config, seed, output, evaluate=bool(held_out)),
+            args=_arguments(config, seed, unfinished or output, evaluate=bool(held_out)),
             processing_class=tokenizer,
             train_dataset=train_data,
             eval_dataset=held_out or None,
@@ -193,7 +219,7 @@ def _arguments(config: TrainingConfig, seed: int, output: Path, *, evaluate: boo
 
     on_gpu = torch.cuda.is_available()
     return SFTConfig(
-        output_dir=str(output / "checkpoints"),
+        output_dir=str(output),
         num_train_epochs=config.num_train_epochs,
         max_steps=config.max_steps,
         per_device_train_batch_size=config.per_device_train_batch_size,
@@ -214,7 +240,7 @@ def _arguments(config: TrainingConfig, seed: int, output: Path, *, evaluate: boo
         train_sampling_strategy="group_by_length",  # where the batches are not ours
         eval_strategy="epoch" if evaluate else "no",
         eval_on_start=evaluate,
-        save_strategy="no",
+        save_strategy="no",  # `Saver` says when
         report_to="none",
         logging_nan_inf_filter=False,
         include_num_input_tokens_seen="non_padding",
@@ -263,6 +289,15 @@ def _watch(on_progress: Callable[[dict[str, float]], None] | None) -> TrainerCal
                         f"train: {name} is {logs[name]} at step {state.global_step} of "
                         f"{state.max_steps}. Lower training.learning_rate or "
                         "training.max_grad_norm, or set training.bf16: false."
+                    )
+            for name in ("loss", "eval_loss"):
+                first = next((e[name] for e in state.log_history if name in e), math.inf)
+                limit = max(_DIVERGED * first, math.log(kwargs["model"].config.vocab_size))
+                if logs.get(name, 0.0) > limit:
+                    raise TuneTrailError(
+                        f"train: {name} is {logs[name]:.4g} at step {state.global_step} of "
+                        f"{state.max_steps}, it was {first:.4g} at first: training diverged. Lower "
+                        "training.learning_rate or training.max_grad_norm."
                     )
             if on_progress is not None:
                 numbers = {k: float(v) for k, v in logs.items() if isinstance(v, int | float)}
