@@ -157,6 +157,7 @@ def test_metrics_count_what_is_trained(method: Run) -> None:
 PROMPTS = [[*range(70, 70 + n)] for n in (3, 9, 1, 5)]
 
 
+@pytest.mark.filterwarnings("ignore:Position ids are not supported")  # PEFT's own generate
 @pytest.mark.parametrize(
     "method", ["prompt tuning", "prefix tuning", "projected prefix tuning", "dora"], indirect=True
 )
