@@ -13,13 +13,14 @@ from sft_core.layout import IGNORED
 from sft_core.preview import Preview, histogram, preview, row_lengths, token_texts
 from sft_core.records import Record
 from sft_core.reports import StageReport
-from sft_core.store import put_bytes, put_file, put_records
+from sft_core.store import put_bytes, put_file
 from sft_core.token_file import load_tokens, save_tokens
 from sft_core.tokenization import encode, tokenize_records
 from sft_core.training import rehearsal
 from sft_core.training.estimate import Measured
 from sft_core.training.rehearsal import rehearse
 from sft_core.training.trainer import build_trainer, train_adapter
+from tests.conftest import put_records
 from tests.sft_core.tiny_model import (
     CHATML,
     CONTEXT,
