@@ -313,8 +313,8 @@ def matrix_product(setting: Setting) -> dict[str, float]:
 
 def _tunetrail(setting: Setting, meter: Meter, folder: Path) -> None:
     from sft_core.config import LoraSection, ModelConfig, TrainingConfig
+    from sft_core.layout import Example
     from sft_core.token_file import save_tokens
-    from sft_core.tokenization import Example
     from sft_core.training.trainer import train_adapter
 
     path = folder / "train.parquet"
@@ -331,6 +331,7 @@ def _tunetrail(setting: Setting, meter: Meter, folder: Path) -> None:
         TrainingConfig(
             learning_rate=LEARNING_RATE,
             logging_steps=1,
+            save_steps=None,
             bf16=setting.dtype == "bfloat16",
             lora=LoraSection(**LORA),
         ),
