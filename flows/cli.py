@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
 import time
 import traceback
@@ -167,7 +168,11 @@ def _audit(args: argparse.Namespace) -> int:
         from flows.audit import audit
 
         # An audit is not worth the start of a server: it is a flow run where one is there already.
-        run_id = audit(config) if PREFECT_API_URL.value() else audit.fn(config)
+        if PREFECT_API_URL.value():
+            run_id = audit(config)
+        else:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the flow engine does
+            run_id = audit.fn(config)
     _show_run(args, run_id)
     return 0
 

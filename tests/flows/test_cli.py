@@ -333,3 +333,26 @@ def test_ctrl_c_at_a_terminal_ends_with_130_and_a_closed_run(home, quick_config,
     parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
     assert parent.info.status == "KILLED"
     assert (home / "runs" / parent.info.run_id / "README.md").is_file()
+
+
+@pytest.mark.slow
+def test_a_terminated_audit_without_a_server_leaves_no_open_run(home, quick_config, tmp_path):
+    config = tmp_path / "config.json"
+    config.write_text(quick_config.model_dump_json())
+    with subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "audit", str(config)],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PREFECT")},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        for line in process.stderr:
+            if "validate: started" in line:
+                break
+        process.terminate()
+        shown = process.stderr.read()
+    assert process.returncode == 130, shown
+    client = tracking(home)
+    runs = client.search_runs([client.get_experiment_by_name("quick").experiment_id])
+    assert "RUNNING" not in {run.info.status for run in runs}
+    assert not (home / "prefect" / "prefect.db").exists()
