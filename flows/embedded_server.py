@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import signal
 import threading
 
@@ -12,15 +13,18 @@ def start_server() -> threading.Thread:
     A terminal sends Ctrl-C to every process of a command. Without the server the run could not be
     closed in its true state, so the server waits until the command stops it.
     """
-    thread = threading.Thread(target=_start, name="prefect server", daemon=True)
+    settings = contextvars.copy_context()  # Prefect's settings can be those of a context
+    thread = threading.Thread(target=settings.run, args=(_start,), daemon=True)
     thread.start()
     return thread
 
 
 def _start() -> None:
-    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL
 
-    if not PREFECT_API_URL.value():
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits the mask
-        SubprocessASGIServer().start()
+    if PREFECT_API_URL.value():
+        return
+    from prefect.server.api.server import SubprocessASGIServer
+
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits the mask
+    SubprocessASGIServer().start()

@@ -32,7 +32,8 @@ def preview(config: PipelineConfig, num_rows: int, show: Callable[[Preview], Non
     with StageRunner(config, "preview") as run:
         with run.stages():
             rows = check_data(run, config)
-            run(tokenize, rows, base, config.model, config.tokenization)
+            virtual = config.training.num_virtual_tokens
+            run(tokenize, rows, base, config.model, config.tokenization, virtual)
         tokens, train = (run.record().report(stage) for stage in ("tokenize", "decontaminate"))
         if tokens is not None and train is not None:
             show(preview_training(config, tokens, train.data, num_rows))

@@ -18,11 +18,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sft_core.errors import IntegrityError, TuneTrailError
+from sft_core.errors import ConfigError, DataError, IntegrityError, TuneTrailError
 from sft_core.lineage.tracing import sealed_runs
 from sft_core.reports import RunRecord, StageReport
 from sft_core.store import home, make_home, writing
 
+_UNFIT = (TuneTrailError.exit_code, ConfigError.exit_code, DataError.exit_code)
+"""A run that ends like this has no result to compare."""
 _ABOUT_THE_RUN = {"plan", "data_card", "page", "model_card", "register"}
 
 
@@ -69,15 +71,19 @@ def _repeat(sealed: RunRecord) -> RunRecord:
             text=True,
             check=False,
         )
+    lost = TuneTrailError(
+        f"replay: run {sealed.run_id} could not be repeated; why stands above (exit code "
+        f"{done.returncode})."
+    )
     try:
         found: dict[str, Any] = json.loads(done.stdout)
         found.pop("verdict")
-        return RunRecord.model_validate(found)
+        again = RunRecord.model_validate(found)
     except (ValueError, KeyError) as error:
-        raise TuneTrailError(
-            f"replay: run {sealed.run_id} could not be repeated; why stands above (exit code "
-            f"{done.returncode})."
-        ) from error
+        raise lost from error
+    if done.returncode in _UNFIT and again.problem != sealed.problem:
+        raise lost
+    return again
 
 
 Figure = tuple[str, Any, Any]

@@ -12,7 +12,7 @@ import pytest
 from flows.cli import main
 from sft_core.config import PipelineConfig
 from sft_core.config_file import load_config
-from tests.conftest import ROOT, tracking
+from tests.conftest import ROOT, change, tracking
 
 GOOD = '{"prompt": "a question", "completion": "an answer"}\n'
 
@@ -312,7 +312,7 @@ def test_a_command_on_a_full_disk_ends_with_one_message(prefect_server, tmp_path
 def test_ctrl_c_at_a_terminal_ends_with_130_and_a_closed_run(home, quick_config, tmp_path):
     """A terminal sends it to all processes: also to the embedded server, which must outlive it."""
     config = tmp_path / "config.json"
-    config.write_text(quick_config.model_dump_json())
+    config.write_text(change(quick_config, training={"max_steps": 500}).model_dump_json())
     spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
     with subprocess.Popen(
         [sys.executable, "-c", spawn, sys.executable, "-m", "flows.cli", "run", str(config)],
@@ -322,7 +322,7 @@ def test_ctrl_c_at_a_terminal_ends_with_130_and_a_closed_run(home, quick_config,
         stdout=subprocess.PIPE,
     ) as process:
         for line in process.stdout:
-            if b"train: started" in line:
+            if b"train: step 50 of 500" in line:
                 break
         process.stdin.write(b"\x03")
         process.stdin.flush()
