@@ -313,7 +313,11 @@ def test_ctrl_c_at_a_terminal_ends_with_130_and_a_closed_run(home, quick_config,
     """A terminal sends it to all processes: also to the embedded server, which must outlive it."""
     config = tmp_path / "config.json"
     config.write_text(change(quick_config, training={"max_steps": 500}).model_dump_json())
-    spawn = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    # A suite in the background ignores the signal, and its children would with it.
+    spawn = (
+        "import os, pty, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);"
+        "sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", spawn, sys.executable, "-m", "flows.cli", "run", str(config)],
         cwd=ROOT,
