@@ -129,7 +129,7 @@ def _kept(error: Exception) -> str:
 
 def _load(args: argparse.Namespace) -> Any:
     from sft_core.config import DEMO
-    from sft_core.config_file import load_config
+    from sft_core.config.file import load_config
 
     return load_config(args.config) if args.config else DEMO
 
@@ -248,7 +248,7 @@ def _show_run(args: argparse.Namespace, run_id: str) -> bool:
 
 
 def _schema(args: argparse.Namespace) -> int:  # noqa: ARG001
-    from sft_core.config_file import config_schema
+    from sft_core.config.file import config_schema
 
     print(json.dumps(config_schema(), indent=2))
     return 0

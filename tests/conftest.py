@@ -56,7 +56,7 @@ def truth():
 @pytest.fixture
 def quick_config(tmp_path):
     """The whole pipeline on a few hundred rows and a few steps: for plumbing, not for quality."""
-    from sft_core.config_file import parse_config
+    from sft_core.config.file import parse_config
 
     rows = (ROOT / "examples/triage/data/referrals.jsonl").read_text().splitlines(keepends=True)
     data = tmp_path / "rows.jsonl"

@@ -98,7 +98,7 @@ def test_every_config_field_is_read_by_code():
     """A knob that nothing reads is a lie to the user. `policy` limits are read by name in gates."""
     words = set()
     for path in FILES:
-        if path.name in ("config.py", "config_file.py"):
+        if path.parent.name == "config":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute):

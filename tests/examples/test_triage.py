@@ -27,7 +27,7 @@ from examples.triage.generate import (
 )
 from examples.triage.notes import SEXES
 from sft_core.config import DEMO, SplitConfig
-from sft_core.config_file import load_config
+from sft_core.config.file import load_config
 from sft_core.records import row_id
 from sft_core.store import sha256_file
 

@@ -11,7 +11,7 @@ import pytest
 
 from flows.cli import main
 from sft_core.config import PipelineConfig
-from sft_core.config_file import load_config
+from sft_core.config.file import load_config
 from tests.conftest import ROOT, change, tracking
 
 GOOD = '{"prompt": "a question", "completion": "an answer"}\n'

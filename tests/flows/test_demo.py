@@ -4,7 +4,7 @@ import pytest
 
 from flows.summary import describe_run, load_run
 from sft_core.config import DEMO
-from sft_core.config_file import load_config
+from sft_core.config.file import load_config
 from sft_core.lineage.verification import verify
 from tests.conftest import ROOT, change, tracking
 

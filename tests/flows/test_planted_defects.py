@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sft_core.config_file import load_config
+from sft_core.config.file import load_config
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.flow

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sft_core.config_file import parse_config
+from sft_core.config.file import parse_config
 from sft_core.lineage.verification import verify
 from tests.conftest import cached_stages, children, tracking
 

@@ -96,7 +96,7 @@ def test_changed_source_recomputes_what_depends_on_it(prefect_server, tmp_path, 
     def run():
         script = (
             "import pathlib; from flows.audit import audit; "
-            "from sft_core.config_file import load_config; "
+            "from sft_core.config.file import load_config; "
             f"print(audit(load_config(pathlib.Path({str(tmp_path / 'config.json')!r}))))"
         )
         done = subprocess.run(

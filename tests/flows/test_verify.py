@@ -17,7 +17,7 @@ pytestmark = pytest.mark.flow
 def sealed(prefect_server, tmp_path_factory):
     """A home with one audited run, to be copied by each test."""
     from flows.audit import audit
-    from sft_core.config_file import load_config
+    from sft_core.config.file import load_config
     from tests.conftest import ROOT
 
     home = tmp_path_factory.mktemp("sealed") / "home"

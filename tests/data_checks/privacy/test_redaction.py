@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from data_checks.privacy.date_shift import shift, year
 from data_checks.privacy.identifiers import KINDS, find_identifiers, protect
 from sft_core.config import PrivacyConfig
-from sft_core.config_file import parse_config
+from sft_core.config.file import parse_config
 from sft_core.errors import ConfigError
 from sft_core.records import Record
 from tests.data_checks.privacy.test_identifiers import TEXTS

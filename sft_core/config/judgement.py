@@ -1,0 +1,107 @@
+"""Sections of what is judged and said: evaluation, the card, and every limit of the policy."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from sft_core.config.section import InputFile, PositiveInt, Rate, Section
+from sft_core.records import sha256_json
+
+
+class EvaluationConfig(Section):
+    """Stage 10: base against tuned on the same held-out rows."""
+
+    max_items: PositiveInt = 300
+    """Most held-out rows that are generated for; they are taken in order of their row id."""
+    max_new_tokens: Annotated[int, Field(ge=1, le=32_768)] = 64
+    """Longest answer, in tokens."""
+    batch_size: PositiveInt = 32
+    """Prompts generated for at once."""
+    num_resamples: Annotated[int, Field(ge=100, le=100_000)] = 1_000
+    """Bootstrap resamples behind each 95 % interval."""
+    retention_texts: InputFile | None = None
+    """Text file, a passage a line, on which the model must not get worse; empty means the bundled
+    general English."""
+
+
+class CardConfig(Section):
+    """Stage 11: what only people know. An empty field reads "not stated" on the card."""
+
+    language: str = "en"
+    """Language of the data, as an ISO 639 code."""
+    licence: str = "other"
+    """Licence of the adapter, by the hub's identifiers."""
+    owner: str = ""
+    """Team that answers for the model."""
+    contact: str = ""
+    """Where to report a problem."""
+    intended_use: str = ""
+    """What the model is for."""
+    out_of_scope: str = ""
+    """What it must not be used for."""
+    data_purpose: str = ""
+    """For what the data was made, by whom, and who paid for it."""
+    data_collection: str = ""
+    """How the rows came about: from whom, by which procedure, in which time."""
+    data_annotation: str = ""
+    """Who wrote or labelled the answers, and how that was checked."""
+    data_limits: str = ""
+    """What the data is known to lack or to get wrong."""
+    data_impact: str = ""
+    """What its use could do to the people whom it speaks of, and what was done about that."""
+    data_maintenance: str = ""
+    """Who keeps the data, how errors are reported, when it is renewed or deleted."""
+    data_url: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    """Where the data is described or to be had."""
+    data_published: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""
+    """Day on which the data was published, as YYYY-MM-DD."""
+
+
+class PolicyConfig(Section):
+    """Every limit of the run. An empty limit means that the number is shown but not judged. The
+    whole section is hashed and sealed before training starts."""
+
+    max_unlicensed_rows: Annotated[int, Field(ge=0)] | None = 0
+    """Rows that may have a licence which is not allowed; they are left out in any case."""
+    max_unconsented_rows: Annotated[int, Field(ge=0)] | None = 0
+    """Rows that may lack an allowed state of consent; they are left out in any case."""
+    min_rows: Annotated[int, Field(ge=1)] | None = 50
+    """Fewest rows that validation leaves."""
+    max_failed_expectations: Annotated[int, Field(ge=0)] | None = 0
+    """Expectations about the whole data set, of your own suite, that may fail."""
+    max_rejected_rate: Rate | None = 0.05
+    """Share of rows that validation may reject."""
+    max_forbidden_rows: Annotated[int, Field(ge=0)] | None = 0
+    """Rows that may hold an identifier whose action is `fail`."""
+    max_identifier_drop_rate: Rate | None = 0.05
+    """Share of rows that privacy may take out."""
+    max_duplicate_rate: Rate | None = 0.3
+    """Share of rows that may be duplicates."""
+    min_test_rows: Annotated[int, Field(ge=1)] | None = 30
+    """Fewest held-out rows."""
+    max_contamination_rate: Rate | None = 0.05
+    """Share of training rows that may leak held-out items."""
+    max_label_disparity: Rate | None = 0.1
+    """Largest significant difference in the rate of any label between two groups."""
+    max_truncated_rate: Rate | None = 0.05
+    """Share of examples that may be cut."""
+    max_reload_difference: Annotated[float, Field(ge=0.0, le=100.0)] | None = 1e-3
+    """Most that the loss of the tuned model, loaded in a new process, may differ from the one that
+    training ended with, in nats a token."""
+    min_loss_gain: Annotated[float, Field(ge=-100.0, le=100.0)] | None = 0.0
+    """Least gain of held-out loss over the base: lower end of the 95 % interval, nats a token."""
+    min_exact_match_gain: Annotated[float, Field(ge=-100.0, le=100.0)] | None = None
+    """Least gain of exact match over the base: lower end of the 95 % interval."""
+    max_subgroup_gap: Rate | None = 0.2
+    """Largest significant difference of exact match between two subgroups."""
+    max_retention_loss: Annotated[float, Field(ge=-100.0, le=100.0)] | None = None
+    """Most that general text may get worse, in bits a character."""
+    max_bias_shift: Annotated[float, Field(ge=-100.0, le=100.0)] | None = None
+    """Most that the bias probe may shift towards stereotypes: mean log-likelihood ratio, nats."""
+
+    @property
+    def sha256(self) -> str:
+        """Digest of all limits."""
+        return sha256_json(self.model_dump(mode="json"))
