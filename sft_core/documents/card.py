@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import jinja2
 from huggingface_hub import EvalResult, ModelCardData
 
+from sft_core.documents.web_page import TEMPLATES
 from sft_core.records import sha256_json
 from sft_core.reports import RunRecord, StageReport, Table
 
-TEMPLATES = Path(__file__).parent / "templates"
 _SHOWN = ("ingest", "account", "audit_bias", "train", "evaluate")
 """Stages with a section of their own; the tables of any other stage follow after them."""
 _RESULTS = {

@@ -8,16 +8,13 @@ page forbids scripts and every load from elsewhere.
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import jinja2
-from markupsafe import Markup
-
-from sft_core.documents.card import TEMPLATES, not_measured, readable
+from sft_core.documents.card import not_measured, readable
 from sft_core.documents.data_card import final_splits
+from sft_core.documents.web_page import web_page
 from sft_core.records import sha256_json
 from sft_core.reports import RunRecord, StageReport, Table
 from sft_core.store import locate
@@ -47,21 +44,13 @@ def render_page(record: RunRecord) -> str:
 
     Reads the figures from the store; all else is in the record.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-    )
-    environment.filters |= {"readable": readable, "words": _words}
-    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     policy = record.config["policy"]
     judged = {gate.key.removeprefix("policy.") for _, gate in record.gates}
-    return environment.get_template("page.html.jinja").render(
+    return web_page(
+        "page.html.jinja",
+        ("page.css",),
+        {"readable": readable, "words": _words},
         record=record,
-        style=Markup(style),  # noqa: S704  (our own file)
-        style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         card=record.config["card"],
         splits=final_splits(record),
         passages=_passages(record),

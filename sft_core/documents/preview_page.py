@@ -6,14 +6,10 @@ file.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from pathlib import Path
 
-import jinja2
-from markupsafe import Markup
-
-from sft_core.documents.card import TEMPLATES, readable
+from sft_core.documents.card import readable
+from sft_core.documents.web_page import web_page
 from sft_core.preview import Preview
 from sft_core.store import writing
 
@@ -32,23 +28,14 @@ def write_preview(found: Preview, path: Path) -> None:
 
 def render_preview(found: Preview) -> str:
     """The page as text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=True,
-    )
-    environment.filters |= {"readable": readable, "size": size}
-    names = ("page.css", "preview.css")
-    style = "".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
-    return environment.get_template("preview.html.jinja").render(
+    return web_page(
+        "preview.html.jinja",
+        ("page.css", "preview.css"),
+        {"readable": readable, "size": size},
         found=found,
         facts=facts(found),
         special={token.text for token in found.special_tokens},
         most=max(part.num_rows for part in found.lengths),
-        style=Markup(style),  # noqa: S704  (our own files)
-        style_digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
     )
 
 

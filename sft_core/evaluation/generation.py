@@ -112,73 +112,82 @@ def _greedy(
     lengths = torch.tensor([len(p) for p in prompts], device=model.device)
     columns = torch.arange(width, device=model.device)
     mask = (columns >= (width - lengths)[:, None]).long()
-    if model.config.is_encoder_decoder:
-        return _greedy_decoder(model, tokens, mask, eos_ids, max_new_tokens)
-    model, start, mask = _after_virtual_tokens(model, tokens, mask)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    if "input_ids" in start:  # those of a prefix are in the cache already
-        positions = positions[:, -width:]
+    writer = _EncoderDecoder if model.config.is_encoder_decoder else _Decoder
+    batch = writer(model, tokens, mask)
     answers: list[list[int]] = [[] for _ in prompts]
     running = answers
-    cache = None
     for _ in range(max_new_tokens):
-        output = model(
-            attention_mask=mask,
-            position_ids=positions,
+        chosen = batch.write().tolist()
+        goes_on = [row for row, token in enumerate(chosen) if token not in eos_ids]
+        if not goes_on:
+            break
+        for row in goes_on:
+            running[row].append(chosen[row])
+        if len(goes_on) < len(running):
+            batch.keep(torch.tensor(goes_on, device=model.device))
+            running = [running[row] for row in goes_on]
+    return answers
+
+
+class _Decoder:
+    """Rows that a decoder continues, and its cache."""
+
+    def __init__(self, model: Any, tokens: Any, mask: Any) -> None:
+        width = tokens.shape[1]
+        self.model, self.inputs, self.mask = _after_virtual_tokens(model, tokens, mask)
+        self.positions = (self.mask.cumsum(1) - 1).clamp(min=0)
+        if "input_ids" in self.inputs:  # those of a prefix are in the cache already
+            self.positions = self.positions[:, -width:]
+
+    def write(self) -> Any:
+        """The next token of each row, int64[num_rows]."""
+        output = self.model(
+            attention_mask=self.mask,
+            position_ids=self.positions,
             use_cache=True,
             logits_to_keep=1,
-            **(start if cache is None else {"input_ids": tokens, "past_key_values": cache}),
+            **self.inputs,
         )
-        cache = output.past_key_values
         tokens = output.logits[:, -1].argmax(-1, keepdim=True)
-        chosen = tokens[:, 0].tolist()
-        goes_on = [row for row, token in enumerate(chosen) if token not in eos_ids]
-        for row in goes_on:
-            running[row].append(chosen[row])
-        if not goes_on:
-            break
-        if len(goes_on) < len(running):
-            index = torch.tensor(goes_on, device=model.device)
-            cache.batch_select_indices(index)
-            tokens, mask, positions = tokens[index], mask[index], positions[index]
-            running = [running[row] for row in goes_on]
-        mask = torch.cat([mask, mask.new_ones(len(running), 1)], dim=1)
-        positions = positions[:, -1:] + 1
-    return answers
+        self.inputs = {"input_ids": tokens, "past_key_values": output.past_key_values}
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(tokens), 1)], dim=1)
+        self.positions = self.positions[:, -1:] + 1
+        return tokens[:, 0]
+
+    def keep(self, rows: Any) -> None:
+        """Go on with these rows alone."""
+        self.inputs["past_key_values"].batch_select_indices(rows)
+        self.inputs["input_ids"] = self.inputs["input_ids"][rows]
+        self.mask, self.positions = self.mask[rows], self.positions[rows]
 
 
-def _greedy_decoder(
-    model: Any, tokens: Any, mask: Any, eos_ids: set[int], max_new_tokens: int
-) -> list[list[int]]:
-    """The encoder reads the prompts once; the decoder begins with its own start token."""
-    model, start, mask = _after_virtual_tokens(model, tokens, mask)
-    read = model.get_encoder()(attention_mask=mask, **start).last_hidden_state
-    tokens = tokens.new_full((len(tokens), 1), model.config.decoder_start_token_id)
-    answers: list[list[int]] = [[] for _ in tokens]
-    running = answers
-    cache = None
-    for _ in range(max_new_tokens):
-        output = model(
-            encoder_outputs=(read,),
-            attention_mask=mask,
-            decoder_input_ids=tokens,
-            past_key_values=cache,
+class _EncoderDecoder:
+    """Rows that an encoder has read once, and a decoder writes from its own start token."""
+
+    def __init__(self, model: Any, tokens: Any, mask: Any) -> None:
+        self.model, inputs, self.mask = _after_virtual_tokens(model, tokens, mask)
+        encoder = self.model.get_encoder()
+        self.read = encoder(attention_mask=self.mask, **inputs).last_hidden_state
+        self.tokens = tokens.new_full((len(tokens), 1), model.config.decoder_start_token_id)
+        self.cache: Any = None
+
+    def write(self) -> Any:
+        """The next token of each row, int64[num_rows]."""
+        output = self.model(
+            encoder_outputs=(self.read,),
+            attention_mask=self.mask,
+            decoder_input_ids=self.tokens,
+            past_key_values=self.cache,
             use_cache=True,
         )
-        cache = output.past_key_values
-        tokens = output.logits[:, -1].argmax(-1, keepdim=True)
-        chosen = tokens[:, 0].tolist()
-        goes_on = [row for row, token in enumerate(chosen) if token not in eos_ids]
-        for row in goes_on:
-            running[row].append(chosen[row])
-        if not goes_on:
-            break
-        if len(goes_on) < len(running):
-            index = torch.tensor(goes_on, device=model.device)
-            cache.batch_select_indices(index)
-            tokens, mask, read = tokens[index], mask[index], read[index]
-            running = [running[row] for row in goes_on]
-    return answers
+        self.cache = output.past_key_values
+        self.tokens = output.logits[:, -1].argmax(-1, keepdim=True)
+        return self.tokens[:, 0]
+
+    def keep(self, rows: Any) -> None:
+        """Go on with these rows alone."""
+        self.cache.batch_select_indices(rows)
+        self.tokens, self.mask, self.read = self.tokens[rows], self.mask[rows], self.read[rows]
 
 
 def _after_virtual_tokens(model: Any, tokens: Any, mask: Any) -> tuple[Any, dict[str, Any], Any]:
