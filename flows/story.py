@@ -36,8 +36,7 @@ def describe_dropped(lines: list[Story]) -> str:
     places = [f"{line['source']}:{line['line']}" for line in lines]
     width = max(map(len, places), default=0)
     return "\n".join(
-        f"{place:<{width}}  {line['row_id'][:12]}  "
-        f"{line['stage']}: {line['reason']} {line['evidence']}".rstrip()
+        f"{place:<{width}}  {line['row_id'][:12]}  {line['stage']}: {_why(line)}"
         for place, line in zip(places, lines, strict=True)
     )
 
@@ -57,11 +56,15 @@ def _story_lines(story: Story) -> Iterator[str]:
         yield ""
         yield f"run {run['run_id']} ({run['flow']}, {run['outcome']}): {run['fate']}"
         for stage in run["stages"]:
-            told = " ".join(filter(None, (stage["action"], stage["reason"], stage["evidence"])))
-            other = f" ({stage['other']})" if "other" in stage else ""
-            yield f"  {stage['stage']:<14} {told}{other}"
+            yield f"  {stage['stage']:<14} {stage['action']} {_why(stage)}".rstrip()
         for model in run["models"]:
             yield (
                 f"  trained on by  {model['name']} version {model['version']} "
                 f"(verdict {model['verdict']})"
             )
+
+
+def _why(decision: Story) -> str:
+    """Reason and evidence, and where the other row lies that the evidence names."""
+    other = f"({decision['other']})" if "other" in decision else ""
+    return " ".join(filter(None, (decision["reason"], decision["evidence"], other)))

@@ -88,7 +88,7 @@ def dropped_rows(run_id: str | None, reason: str | None, stage: str | None) -> l
     table = _ledger(run) if run else None
     if table is None:
         raise ConfigError(f"trace: no sealed run {run_id or ''}".rstrip() + " has a ledger.")
-    table = table.filter(pc.equal(table["fate"], "dropped"))
+    ledger, table = table, table.filter(pc.equal(table["fate"], "dropped"))
     for column, value in (("reason", reason), ("stage", stage)):
         known = sorted(table[column].unique().to_pylist())
         if value is not None and value not in known:
@@ -97,8 +97,7 @@ def dropped_rows(run_id: str | None, reason: str | None, stage: str | None) -> l
             )
         if value is not None:
             table = table.filter(pc.equal(table[column], value))
-    lines: list[Story] = table.to_pylist()
-    return lines
+    return [line | _other(line["evidence"], ledger) for line in table.to_pylist()]
 
 
 def put_erasures(entries: Collection[str]) -> FileRef:
@@ -180,13 +179,18 @@ def _decisions(run: RunRecord, table: pa.Table, row: int) -> Iterator[Story]:
         made = pq.read_table(_checked(report.files["decisions"]), filters=[("row", "=", row)])
         for decision in made.to_pylist() or [{"action": "kept", "reason": "", "evidence": ""}]:
             told = {key: decision[key] for key in ("action", "reason", "evidence")}
-            other = _OTHER_ROW.search(told["evidence"])
-            if other:
-                line = table.slice(int(other[1]), 1).to_pylist()[0]
-                told["other"] = f"{line['source']}:{line['line']}"
-            yield {"stage": report.stage} | told
+            yield {"stage": report.stage} | told | _other(told["evidence"], table)
             if told["action"] == "dropped":
                 return
+
+
+def _other(evidence: str, ledger: pa.Table) -> Story:
+    """Where the other row lies that the evidence names, if it names one."""
+    row = _OTHER_ROW.search(evidence)
+    if not row:
+        return {}
+    line = ledger.slice(int(row[1]), 1).to_pylist()[0]
+    return {"other": f"{line['source']}:{line['line']}"}
 
 
 def _models(run: RunRecord) -> list[Story]:

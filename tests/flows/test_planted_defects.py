@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sft_core.config.file import load_config
+from sft_core.lineage.tracing import dropped_rows
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.flow
@@ -70,6 +71,14 @@ def test_exact_duplicates_point_to_their_first_row(audited, truth):
     assert lines_dropped(ledger, "exact_duplicate") == set(planted)
     for line, original in planted.items():
         assert ledger[line]["evidence"] == f"row={original - 1}"
+
+
+def test_the_list_of_dropped_rows_says_where_the_kept_one_lies(audited, truth, monkeypatch):
+    monkeypatch.setenv("TUNETRAIL_HOME", str(audited[1]))
+    listed = {row["line"]: row for row in dropped_rows(None, "exact_duplicate", None)}
+    for entry in truth["exact_duplicates"]:
+        row = listed[entry["line"]]
+        assert row["other"] == f"{row['source']}:{entry['of']}"
 
 
 def test_near_duplicates_are_found_and_no_others(audited, truth):
