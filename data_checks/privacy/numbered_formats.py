@@ -129,7 +129,7 @@ DETECTORS = (
     ),
     Detector(
         "national_id",
-        "|".join(pattern for pattern, _ in national_numbers.BARE.values()),
+        rf"\b(?:{'|'.join(pattern for pattern, _ in national_numbers.BARE.values())})",
         re.compile(rf"(?<![\w.-])(?:{_groups(national_numbers.BARE)})(?![\w-])(?!\.[0-9])"),
         _one_of(national_numbers.BARE),
     ),
@@ -145,7 +145,7 @@ DETECTORS = (
     # Medicare Beneficiary Identifier, 1EG4-TE5-MK73. Source: CMS, "Understanding the MBI format".
     Detector(
         "health_plan",
-        "[1-9][AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y][0-9]-?[AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y][0-9]"
+        r"\b[1-9][AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y][0-9]-?[AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y][0-9]"
         "-?[AC-HJKMNP-RT-Y]{2}[0-9]{2}",
         re.compile(
             r"(?<![\w-])[1-9][AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y][0-9](?P<s>-?)[AC-HJKMNP-RT-Y]"
@@ -153,7 +153,7 @@ DETECTORS = (
         ),
     ),
     Detector(
-        "vehicle", "[A-HJ-NPR-Z0-9]{17}", re.compile(r"(?<![\w])[A-HJ-NPR-Z0-9]{17}(?![\w])"), _vin
+        "vehicle", r"\b[A-HJ-NPR-Z0-9]{17}\b", re.compile(r"(?<![\w])[A-HJ-NPR-Z0-9]{17}(?![\w])"), _vin
     ),
     # Unique device identifier in GS1 form, all parts: (01)00844588003288(17)141120(21)A1.
     Detector(
@@ -163,7 +163,6 @@ DETECTORS = (
             r"\(01\) ?(?P<gtin>[0-9]{14})(?:[ ]?\((?:10|11|17|21)\) ?[A-Za-z0-9-]{1,20}){0,4}"
         ),
         lambda m: m.span() if national_numbers.is_gs1(m["gtin"], 14) else None,
-        reach=120,
     ),
     *(
         detector
