@@ -86,12 +86,16 @@ _NO_NAME = re.compile(
 )
 
 
+_FIRST_WORD = re.compile(r"[\w'’]+")
+_NAME_END = re.compile(r"['’]s?$|(?<=\w\w)\.$")
+
+
 def _name(match: re.Match[str]) -> Span | None:
     """The capitalised words after the cue, unless they start like a sentence or a salutation."""
-    first = re.match(r"[\w'’]+", match["v"])
+    first = _FIRST_WORD.match(match["v"])
     if first is None or _NO_NAME.fullmatch(first[0]):
         return None
-    value = re.sub(r"['’]s?$|(?<=\w\w)\.$", "", match["v"])
+    value = _NAME_END.sub("", match["v"])
     return match.start("v"), match.start("v") + len(value)
 
 
@@ -115,10 +119,9 @@ DETECTORS = (
     ),
     # 12 North Main Street, 4966 Bond St.
     _street(
-        rf"\b(?:{_SUFFIX})\b",
+        rf"\b[0-9]{{1,6}}[A-Za-z]?(?: [0-9]{{1,6}})?(?: {_GATE_WORD}){{1,4}} (?:{_SUFFIX})\b",
         rf"(?<![\w.-])[0-9]{{1,6}}[A-Za-z]?(?:[ ][0-9]{{1,6}})?(?:[ ]{_WORD}){{1,4}}?[ ]"
         rf"(?:{_SUFFIX})\b\.?(?:[ ](?:[NSEW]{{1,2}}|North|South|East|West)\b\.?)?{_TAIL}",
-        rf"\b[0-9]{{1,6}}[A-Za-z]?(?: [0-9]{{1,6}})?(?: {_GATE_WORD}){{1,4}} (?:{_SUFFIX})\b",
     ),
     # Rua do Arenque 1634; 20 Rue Hsine Eloued; ul. Miła 53.
     _street(
@@ -151,8 +154,8 @@ DETECTORS = (
         r"|\b(?i:PSC|CMR|Unit)[ ][0-9]{1,5},?[ ](?i:Box)[ ][0-9]{1,6}"
         r"(?:[\s,]{1,3}(?i:[AFD]PO,?[ ]A[AEP])[ ][0-9]{5}(?:-[0-9]{4})?)?"
         rf"|\b[AFD]PO,?[ ]A[AEP][ ][0-9]{{5}}(?:-[0-9]{{4}})?){_TAIL}",
-        r"(?i)\b(?:[0-9]{1,6} )?(?:p\.? ?o\.? ?box|post(?:al)? ?box|(?:PSC|CMR|Unit) [0-9]{1,5},? box"
-        r"|[AFD]PO,? A[AEP]) [0-9]",
+        r"(?i)\b(?:[0-9]{1,6} )?(?:p\.? ?o\.? ?box|post(?:al)? ?box|[AFD]PO,? A[AEP]"
+        r"|(?:PSC|CMR|Unit) [0-9]{1,5},? box) [0-9]",
     ),
     # the corner of Main Street and Fifth
     _street(
@@ -164,7 +167,8 @@ DETECTORS = (
     # lives at 172 Maneeži 75, the address is Maneeži 75
     Detector(
         "street",
-        rf"(?i:\b(?:{_CUE})\b)[^0-9\[\].?!]{{0,40}}[0-9]{{1,6}}[A-Za-z]?(?: [0-9]{{1,6}})? {_CAPITAL}",
+        rf"(?i:\b(?:{_CUE})\b)[^0-9\[\].?!]{{0,40}}"
+        rf"[0-9]{{1,6}}[A-Za-z]?(?: [0-9]{{1,6}})? {_CAPITAL}",
         re.compile(
             rf"(?i:\b(?:{_CUE})\b)[^0-9\[\].?!]{{0,40}}?"
             rf"(?P<v>[0-9]{{1,6}}[A-Za-z]?(?:[ ][0-9]{{1,6}})?[ ]"

@@ -28,18 +28,14 @@ _LOWER_MONTH = (
     "jan(?:uary)?|feb(?:ruary)?|apr(?:il)?|june?|july?|aug(?:ust)?"
     "|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?"
 )
-_MONTH_START = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_THREE_NUMBERS = re.compile(r"(\d+)[-/.](\d+)[-/.](\d+)")
 _DAY = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
 
 
 def is_numeric_date(value: str) -> bool:
     """Whether a text is three numbers that can be a date: `2004-05-03`, `3.5.2004`."""
-    numbers = re.split("[-/.]", value)
-    return (
-        len(numbers) == 3
-        and all(map(str.isdecimal, numbers))
-        and is_date((int(numbers[0]), int(numbers[1]), int(numbers[2])))
-    )
+    match = _THREE_NUMBERS.fullmatch(value)
+    return match is not None and is_date((int(match[1]), int(match[2]), int(match[3])))
 
 
 def _date(match: re.Match[str]) -> Span | None:
@@ -63,7 +59,7 @@ DETECTORS = (
     # 3 May 2004, 3rd of May, 03-MAY-04.
     Detector(
         "date",
-        rf"(?i)\b[0-9]{{1,2}}(?:st|nd|rd|th)?(?: of)?[ .-]{{1,2}}(?:{_MONTH_START})",
+        rf"(?i)\b[0-9]{{1,2}}(?:st|nd|rd|th)?(?: of)?[ .-]{{1,2}}(?:{_MONTH})\b",
         re.compile(
             r"(?<![\w.,/$-])(?:0?[1-9]|[12][0-9]|3[01])(?:st|nd|rd|th)?(?: of)?[ .-]{1,2}"
             rf"(?:{_MONTH}|{_MONTH.upper()}|{_LOWER_MONTH}|{_LOWER_MONTH.upper()})\b\.?"

@@ -16,10 +16,12 @@ from data_checks.privacy.scanning import Detector, Span
 
 _SEP = "[ .\u00a0\u2010\u2011\u2013/-]"
 """What stands between the groups of a telephone number."""
+_NO_DIGITS = re.compile("[^0-9]+")
+_EXTENSION_AFTER = re.compile("[xe,].*")
 
 
 def _digits(text: str) -> str:
-    return "".join(c for c in text if "0" <= c <= "9")
+    return _NO_DIGITS.sub("", text)
 
 
 def _card(match: re.Match[str]) -> Span | None:
@@ -63,7 +65,7 @@ def _phone(match: re.Match[str]) -> Span | None:
     """
     value = match["v"]
     international = value.startswith(("+", "00"))
-    if not (8 if international else 7) <= len(_digits(re.split("[xe,]", value)[0])) <= 18:
+    if not (8 if international else 7) <= len(_digits(_EXTENSION_AFTER.sub("", value))) <= 18:
         return None
     return None if is_numeric_date(value) else match.span("v")
 
@@ -126,7 +128,7 @@ DETECTORS = (
     ),
     Detector(
         "ssn",
-        r"(?i)(?:\bssn|social security)[^0-9]{0,20}[0-9]{9}",
+        r"(?i)(?:\bssn|social security)[^0-9\[\]]{0,20}[0-9]{9}",
         re.compile(r"(?i)(?:\bssn|social security)[^0-9\[\]]{0,20}(?P<v>[0-9]{9})(?![0-9])"),
         _ssn,
     ),
@@ -187,7 +189,7 @@ DETECTORS = (
     # Anything grouped like a number after or before a word such as call, text, fax.
     Detector(
         "phone",
-        rf"(?i)\b(?:{_PHONE_CUE})\b[^0-9]{{0,32}}[0-9]{{2,5}}\)?[^0-9A-Za-z$%]{{1,3}}[0-9]{{2}}",
+        rf"(?i)\b(?:{_PHONE_CUE})\b[^0-9\[\]]{{0,31}}[0-9]{{2,5}}\)?[^0-9A-Za-z$%]{{1,3}}[0-9]{{2}}",
         re.compile(
             rf"(?i:\b(?:{_PHONE_CUE})\b)[^0-9\[\]$£€#]{{0,30}}?(?<![0-9.,])"
             rf"(?P<v>{_GROUPED}{_EXTENSION})(?![\w%=*/+])(?![.,][0-9])"
@@ -196,7 +198,7 @@ DETECTORS = (
     ),
     Detector(
         "phone",
-        rf"(?i)\b(?:{_STRONG_PHONE_CUE})\b[^0-9]{{0,16}}[0-9]{{7}}",
+        rf"(?i)\b(?:{_STRONG_PHONE_CUE})\b[^0-9\[\]]{{0,16}}[0-9]{{7}}",
         re.compile(
             rf"(?i:\b(?:{_STRONG_PHONE_CUE})\b)(?:[ \t]*(?:number|no\.?|is|at|[#:.=\n]))*[ \t]*"
             rf"(?P<v>[0-9]{{7,15}}{_EXTENSION})(?![\w%])(?![.,][0-9])"

@@ -14,7 +14,6 @@ import re
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ _GATE_BYTES = 64 << 20
 """Memory of the automaton; what does not fit is rebuilt on the way, which costs time only."""
 _CONTINUATION = bytes(range(0x80, 0xC0))
 """Bytes that start no character in UTF-8."""
+_ANYWHERE = re2._re2.RE2.Anchor.UNANCHORED
 
 
 class Finding(NamedTuple):
@@ -61,11 +61,13 @@ class Detector:
     span: Callable[[re.Match[str]], Span | None] = value_span
     rule: str = ""
     starts: str | None = ""
-    _starts: Any = field(init=False, repr=False, compare=False)
+    _starts: Any = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        starts = None if self.starts is None else re2.compile(self.starts or self.gate)
-        object.__setattr__(self, "_starts", starts)
+        if self.starts is not None:
+            # The C++ method behind `search`: the Python around it costs more than the search.
+            search = re2.compile(self.starts or self.gate)._regexp.Match
+            object.__setattr__(self, "_starts", search)
 
     def find(self, text: str) -> list[Finding]:
         """All findings in one text, without asking the gate."""
@@ -82,33 +84,28 @@ class Detector:
                 for finding in self.find(text):
                     yield index, finding
             return
-        end = (0, 0)
-        start = self._starts.search(joined.raw)
-        while start is not None:
-            at = start.start()
+        raw = joined.raw
+        at, _ = self._starts(_ANYWHERE, raw, 0, len(raw))[0]
+        while at >= 0:
             index, place = joined.place(at)
-            if (index, place) >= end:
-                match = self.pattern.match(joined.texts[index], place)
-                if match is not None:
-                    end = (index, match.end())
-                    if span := self.span(match):
-                        yield index, Finding(self.kind, *span, self.rule)
-            start = self._starts.search(joined.raw, at + 1)
+            match = self.pattern.match(joined.texts[index], place)
+            if match is None:
+                at += 1
+            else:
+                at += len(match[0].encode("utf-8", "surrogatepass"))
+                if span := self.span(match):
+                    yield index, Finding(self.kind, *span, self.rule)
+            at, _ = self._starts(_ANYWHERE, raw, at, len(raw))[0]
 
 
 class _Joined:
     """Texts as one in UTF-8, with a line break between them."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], raw: bytes) -> None:
         self.texts = texts
-        text = texts[0] if len(texts) == 1 else "\n".join(texts)
-        self.raw = text.encode("utf-8", "surrogatepass")
-        self._ascii = len(self.raw) == len(text)
-
-    @cached_property
-    def _first(self) -> list[int]:
-        """Where each text starts, in characters of the whole."""
-        return list(accumulate((len(text) + 1 for text in self.texts[:-1]), initial=0))
+        self.raw = raw
+        self._first = list(accumulate((len(text) + 1 for text in texts), initial=0))
+        self._ascii = len(raw) == self._first[-1] - 1
 
     def place(self, at: int) -> tuple[int, int]:
         """The index of the text and the character in it that a byte of the whole is."""
@@ -139,14 +136,15 @@ class Scanner:
 
     def scan_all(self, texts: Sequence[str]) -> list[list[Finding]]:
         """`scan` of each text, at the price of one pass of the automaton for all of them."""
-        joined = _Joined(texts)
+        raw = "\n".join(texts).encode("utf-8", "surrogatepass")
+        opened = self._gates.Match(raw)
         found: list[list[Finding]] = [[] for _ in texts]
-        opened = self._gates.Match(joined.raw)
         if opened:
+            joined = _Joined(texts, raw)
             for number in sorted(opened):
                 for index, finding in self._detectors[number].find_at_starts(joined):
                     found[index].append(finding)
-            found = [resolve(findings) if findings else findings for findings in found]
+            found = [resolve(findings) for findings in found]
         return found
 
     def scan_ungated(self, text: str) -> list[Finding]:
@@ -159,6 +157,9 @@ def resolve(candidates: Iterable[Finding]) -> list[Finding]:
 
     Overlapping ones of the same kind and rule are merged first.
     """
+    candidates = list(candidates)
+    if len(candidates) < 2:
+        return candidates
     groups: dict[tuple[str, str], list[Finding]] = {}
     for finding in candidates:
         groups.setdefault((finding.kind, finding.rule), []).append(finding)
