@@ -260,7 +260,7 @@ DETECTORS = (
     Detector(
         "name",
         r"(?i:\bname is|sincerely|regards|yours truly|yours faithfully|signed(?: by)?|\bdear)[,:]?"
-        r"\s{1,3}[^a-z0-9 ]",
+        r"[^!-~]{1,3}[^a-z0-9 ]",
         re.compile(
             r"(?:\b(?i:(?:my|her|his|their|the|patient'?s?)(?: \w+)? name is)"
             r"|\b(?i:sincerely|regards|yours truly|yours faithfully|signed(?: by)?)[,:]?"

@@ -98,7 +98,7 @@ DETECTORS = (
     # ISO 13616.
     Detector(
         "iban",
-        r"\b[A-Za-z]{2}[0-9]{2}[ -]?[A-Za-z0-9]{4}[ -]?[A-Za-z0-9]{4}[ -]?[A-Za-z0-9]{3}",
+        r"[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11}",
         re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}"),
         _iban,
     ),
@@ -207,7 +207,7 @@ DETECTORS = (
     ),
     Detector(
         "phone",
-        r"(?i)[0-9]{3}[ \t-]{1,2}\(?(?:office|fax|mobile|cell|home|work|desk)\b",
+        r"(?i)[0-9]{2}\)?[ \t-]{1,2}\(?(?:office|fax|mobile|cell|home|work|desk)\b",
         re.compile(
             rf"(?<![\w.-])(?<![0-9][ ,])(?P<v>{_GROUPED}|[0-9]{{7,15}})"
             r"[ \t-]{1,2}\(?(?i:office|fax|mobile|cell|home|work|desk)\b"

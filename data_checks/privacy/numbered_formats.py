@@ -70,7 +70,7 @@ def _numbered(match: re.Match[str]) -> Span | None:
 def _named(kind: str, names: str, nouns: str) -> tuple[Detector, Detector]:
     by_name = Detector(
         kind,
-        rf"\b(?:{names})\b[^0-9_\[]{{0,24}}[0-9]",
+        rf"\b(?:{names})[^0-9_\[]{{0,24}}[0-9]",
         re.compile(rf"\b(?:{names}){_LINK}{_VALUE}"),
         _numbered,
     )

@@ -106,11 +106,16 @@ class _Joined:
         self.raw = raw
         self._first = list(accumulate((len(text) + 1 for text in texts), initial=0))
         self._ascii = len(raw) == self._first[-1] - 1
+        self._last = (0, 0)
 
     def place(self, at: int) -> tuple[int, int]:
         """The index of the text and the character in it that a byte of the whole is."""
         if not self._ascii:
-            at = len(self.raw[:at].translate(None, _CONTINUATION))
+            # Counts on from the place asked for before, so that many places take linear time.
+            first, num_chars = self._last if self._last[0] <= at else (0, 0)
+            num_chars += len(self.raw[first:at].translate(None, _CONTINUATION))
+            self._last = (at, num_chars)
+            at = num_chars
         index = bisect_right(self._first, at) - 1
         return index, at - self._first[index]
 
