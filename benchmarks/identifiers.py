@@ -1,5 +1,9 @@
 """Identifiers: rows a second, recall by kind of gold span, alarms on text that has hardly any.
 
+`held_out` is recall on values that Faker makes for ten locales (`make bench-setup` installs it), in
+sentences that were written before any miss was looked at. The rules stood at the commit `RULES`:
+tune nothing on it. Faker's values are made by rules as well, cleaner than what people write.
+
 `--write` also stores the recalls that the Safe Harbor table shows. The gold file was read while the
 detectors were built, so that its recalls are no estimate for other text; the cues and formats come
 from public standards, and none is there for a single template.
@@ -63,6 +67,36 @@ LETTERS = {
 """Gold entities of each Safe Harbor letter."""
 RULE = "findings of a fitting kind cover half of the gold span; bare years are no dates"
 
+RULES = "ab84abf"
+"""Commit at which the rules stood when `held_out` was measured."""
+HELD_OUT_SEED = 20
+HELD_OUT_VALUES = 1_000
+LOCALES = (
+    *("en_US", "en_GB", "en_CA", "de_DE", "fr_FR", "it_IT", "es_ES", "nl_NL", "pl_PL", "pt_BR"),
+)
+PROVIDERS = {
+    "email": "email",
+    "ssn": "ssn",
+    "iban": "iban",
+    "card": "credit_card_number",
+    "phone": "phone_number",
+    "street": "street_address",
+}
+DATE_PATTERNS = (
+    *("%Y-%m-%d", "%d/%m/%Y", "%m/%d/%y", "%d.%m.%Y", "%B %d, %Y", "%d %b %Y", "%d-%b-%Y"),
+)
+HELD_OUT_CUED = {
+    "email": ("Please write to {} before noon.", "Her e-mail address is {}.", "E-mail: {}"),
+    "ssn": ("His social security number is {}.", "SSN: {}", "The form wants the SSN ({})."),
+    "ip": ("The request came from IP address {}.", "IP: {}", "Host {} did not answer the ping."),
+    "iban": ("Transfer the deposit to IBAN {}.", "IBAN: {}", "The account is {} at our bank."),
+    "card": ("She paid with credit card {}.", "Card number: {}", "Charge my card {} again."),
+    "phone": ("You can call me at {}.", "Phone: {}", "My mobile number is {}."),
+    "date": ("She was admitted on {}.", "Date of birth: {}", "The letter is dated {}."),
+    "street": ("He lives at {}.", "Address: {}", "Please send the parcel to {}."),
+}
+HELD_OUT_BARE = ("It was {} that they noted down.", "{}", "We have {} in the file, nothing else.")
+
 TITLED = re.compile(r"(?:Mr|Mrs|Ms|Miss|Dr|Mx|Sir|Prof|Professor|Doctor|Madam|Reverend)\.? $")
 
 Texts = tuple[str, ...]
@@ -92,6 +126,47 @@ def recall_on_gold() -> dict[str, tuple[int, int]]:
     return {entity: (found[entity], total[entity]) for entity in FITTING}
 
 
+def held_out() -> list[dict[str, Any]]:
+    """Recall by kind, behind a cue word and without one, over the locales; the rule is `RULE`.
+
+    SSNs are those of the United States alone; dates have English months or digits.
+    """
+    from faker import Faker
+
+    rng = random.Random(HELD_OUT_SEED)
+    fakers = {locale: Faker(locale) for locale in LOCALES}
+    for faker in fakers.values():
+        faker.seed_instance(HELD_OUT_SEED)
+    rows = []
+    for kind, cued in HELD_OUT_CUED.items():
+        for templates, where in ((cued, "behind a cue"), (HELD_OUT_BARE, "bare")):
+            found = 0
+            for number in range(HELD_OUT_VALUES):
+                locale = "en_US" if kind == "ssn" else LOCALES[number % len(LOCALES)]
+                value = _held_out_value(fakers[locale], kind, rng)
+                before, after = rng.choice(templates).split("{}")
+                start, end = len(before), len(before) + len(value)
+                covered = sum(
+                    max(0, min(end, f.end) - max(start, f.start))
+                    for f in find_identifiers(before + value + after)
+                    if f.kind == kind or (kind, f.kind) == ("street", "postal_code")
+                )
+                found += 2 * covered >= len(value)
+            recall = found / HELD_OUT_VALUES
+            name = f"held_out {kind}, {where}"
+            rows.append({"on": name, "recall": recall, "n": HELD_OUT_VALUES, "rules": RULES})
+    return rows
+
+
+def _held_out_value(faker: Any, kind: str, rng: random.Random) -> str:
+    match kind:
+        case "ip":
+            return str(rng.choice((faker.ipv4, faker.ipv6))())
+        case "date":
+            return str(faker.date(pattern=rng.choice(DATE_PATTERNS)))
+    return str(getattr(faker, PROVIDERS[kind])()).replace("\n", ", ")
+
+
 def safe_harbor_recall() -> dict[str, Any]:
     """What the bundled data file holds."""
     by_entity = recall_on_gold()
@@ -117,9 +192,8 @@ def clean_documents() -> Iterator[str]:
     """gsm8k and pubmedqa: nobody is meant to be identified in them."""
     for question, answer in gsm8k():
         yield f"{question}\n{answer}"
-    articles = json.loads((DATA / "pubmedqa/ori_pqal.json").read_text(encoding="utf-8"))
-    for article in articles.values():
-        yield "\n".join([article["QUESTION"], *article["CONTEXTS"]])
+    for question, contexts in pubmedqa():
+        yield f"{question}\n{contexts}"
 
 
 def alarms() -> tuple[Counter[str], int, int]:
@@ -140,6 +214,12 @@ def gsm8k() -> list[Texts]:
     """Question and answer, about 90 words a row."""
     lines = (DATA / "gsm8k/train.jsonl").read_text(encoding="utf-8").splitlines()
     return [(row["question"], row["answer"]) for row in map(json.loads, lines)]
+
+
+def pubmedqa() -> list[Texts]:
+    """Question and abstract, about 220 words a row."""
+    articles = json.loads((DATA / "pubmedqa/ori_pqal.json").read_text(encoding="utf-8"))
+    return [(row["QUESTION"], "\n".join(row["CONTEXTS"])) for row in articles.values()]
 
 
 def medquad() -> list[Texts]:
@@ -190,18 +270,20 @@ def _protect(record: Record) -> object:
     return protect(record, _CONFIG)
 
 
-def _protect_all(records: list[Record]) -> float:
-    """Wall seconds for the records, in a process that has its automaton filled."""
+def _protect_all(records: list[Record]) -> tuple[float, float]:
+    """Wall and processor seconds for the records, in a process that has its automaton filled."""
     for record in records[:1000]:
         _protect(record)
-    start = time.monotonic()
+    start = (time.monotonic(), time.process_time())
     for record in records:
         _protect(record)
-    return time.monotonic() - start
+    return time.monotonic() - start[0], time.process_time() - start[1]
 
 
 def speed(name: str, rows: list[Texts], repeats: int) -> dict[str, Any]:
-    """Rows and characters a second of the scan, of the whole stage, and of two processes."""
+    """Rows and characters a second of the scan, of the whole stage, and of two processes: by the
+    clock, and by processor time, which is the clock of cores that nobody else uses.
+    """
     num_chars = sum(len(text) for row in rows for text in row)
     records = [
         Record(i, "a" * 64, [{"role": "user", "content": text} for text in row])
@@ -212,7 +294,8 @@ def speed(name: str, rows: list[Texts], repeats: int) -> dict[str, Any]:
     sample = rows[:: max(1, len(rows) // 200)]
     ungated = seconds(lambda row: [_SCANNER.scan_ungated(text) for text in row], sample, 1)
     with get_context("spawn").Pool(2) as pool:
-        halves = pool.map(_protect_all, [records[::2], records[1::2]])
+        halves = pool.map(_protect_all, [records[::2], records[1::2]], chunksize=1)
+    wall, processor = (max(times) for times in zip(*halves, strict=True))
     return {
         "on": name,
         "rows": len(rows),
@@ -220,7 +303,8 @@ def speed(name: str, rows: list[Texts], repeats: int) -> dict[str, Any]:
         "scan_rows_s_core": len(rows) / scan,
         "scan_chars_s_core": num_chars / scan,
         "protect_rows_s_core": len(rows) / stage,
-        "protect_rows_s_2_processes": len(rows) / max(halves),
+        "protect_rows_s_2_processes": len(rows) / wall,
+        "protect_rows_s_2_free_cores": len(rows) / processor,
         "ungated_rows_s_core": len(sample) / ungated,
     }
 
@@ -238,11 +322,13 @@ def main() -> None:
         speed("clinical, 150 words, 3 identifiers more", clinical(size, 3), repeats),
         speed("gsm8k", gsm8k()[:size], repeats),
         speed("medquad", medquad()[:size], repeats),
+        speed("pubmedqa", pubmedqa(), repeats),
     ]
     recalls = [
         {"on": f"gold {entity}", "recall": hits / n, "n": n}
         for entity, (hits, n) in recall_on_gold().items()
     ]
+    recalls += held_out()
     kinds, num_titled, num_documents = alarms()
     all_alarms = sum(kinds.values())
     found = [

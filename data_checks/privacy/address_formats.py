@@ -86,29 +86,40 @@ _NO_NAME = re.compile(
 )
 
 
+_FIRST_WORD = re.compile(r"[\w'’]+")
+_NAME_END = re.compile(r"['’]s?$|(?<=\w\w)\.$")
+
+
 def _name(match: re.Match[str]) -> Span | None:
     """The capitalised words after the cue, unless they start like a sentence or a salutation."""
-    first = re.match(r"[\w'’]+", match["v"])
+    first = _FIRST_WORD.match(match["v"])
     if first is None or _NO_NAME.fullmatch(first[0]):
         return None
-    value = re.sub(r"['’]s?$|(?<=\w\w)\.$", "", match["v"])
+    value = _NAME_END.sub("", match["v"])
     return match.start("v"), match.start("v") + len(value)
 
 
-def _street(gate: str, pattern: str) -> Detector:
-    return Detector("street", gate, re.compile(pattern), reach=400)
+_CAPITAL = r"[^ -@\[-~]"
+"""In a gate: a capital letter, or any sign beyond ASCII."""
+_GATE_WORD = rf"{_CAPITAL}[^ \n]{{0,40}}"
+_UNIT_GATE = r"\b(?:Apt|Apartment|Suite|Ste)\b\.? ?#?[0-9]"
+
+
+def _street(gate: str, pattern: str, starts: str = "") -> Detector:
+    return Detector("street", gate, re.compile(pattern), starts=starts)
 
 
 DETECTORS = (
     # Before an apartment or a suite, on the same line or the one above, stands the street.
     _street(
-        r"\b(?:Apt|Apartment|Suite|Ste)\b\.? ?#?[0-9]",
+        _UNIT_GATE,
         rf"(?<![\w.-])[0-9]{{1,6}}[A-Za-z]?(?:[ ][^\s,\[\]]{{1,30}}){{1,6}}?,?\s{{1,3}}(?:>[ ]?)?"
         rf"(?=Apt|Suite|Ste\b|Apartment){_UNIT}{_TAIL}",
+        r"\b[0-9]{1,6}[A-Za-z]?(?:[ ][^\s,\[\]]{1,30}){1,6},?[^!-~]{1,3}(?:> ?)?(?:Ap|Suite|Ste\b)",
     ),
     # 12 North Main Street, 4966 Bond St.
     _street(
-        rf"\b(?:{_SUFFIX})\b",
+        rf"\b[0-9]{{1,6}}[A-Za-z]?(?: [0-9]{{1,6}})?(?: {_GATE_WORD}){{1,4}} (?:{_SUFFIX})\b",
         rf"(?<![\w.-])[0-9]{{1,6}}[A-Za-z]?(?:[ ][0-9]{{1,6}})?(?:[ ]{_WORD}){{1,4}}?[ ]"
         rf"(?:{_SUFFIX})\b\.?(?:[ ](?:[NSEW]{{1,2}}|North|South|East|West)\b\.?)?{_TAIL}",
     ),
@@ -119,18 +130,21 @@ DETECTORS = (
         rf"(?:[ ](?:{_PARTICLE}|do|du|des|of)){{0,2}}(?:[ ]{_WORD}){{1,4}}"
         rf"(?(n)(?:,?[ ][0-9]{{1,5}}[A-Za-z]?\b)?"
         rf"|,?[ ](?:n[.º°]?[ ]?)?[0-9]{{1,5}}[A-Za-z]?\b){_TAIL}",
+        rf"(?:\b[0-9]{{1,6}},? ){{0,2}}(?:{_PREFIX})[ ]",
     ),
     # Puruntie 82; Brucker Bundesstrasse 31.
     _street(
         rf"(?:{_ENDING})[ ][0-9]",
         rf"(?<![\w.-])(?:[0-9]{{1,6}}[ ])?(?:{_WORD}[ ]){{0,2}}"
         rf"[{_UPPER}][\w-]{{0,40}}(?:{_ENDING})[ ][0-9]{{1,4}}[A-Za-z]?\b{_TAIL}",
+        rf"(?:\b[0-9]{{1,6}} )?(?:{_GATE_WORD} ){{0,2}}{_GATE_WORD}(?:{_ENDING}) [0-9]",
     ),
     # Villacher Strasse 89; Csabai kapu 39.
     _street(
         rf"[ ](?:{_STREET_NOUN})[ ][0-9]",
         rf"(?<![\w.-])(?:[0-9]{{1,6}}[ ])?(?:{_WORD}[ ]){{1,3}}(?:{_STREET_NOUN})[ ]"
         rf"[0-9]{{1,4}}[A-Za-z]?\b\.?{_TAIL}",
+        rf"(?:\b[0-9]{{1,6}} )?(?:{_GATE_WORD} ){{1,3}}(?:{_STREET_NOUN}) [0-9]",
     ),
     # Post boxes and US military mail.
     _street(
@@ -140,34 +154,36 @@ DETECTORS = (
         r"|\b(?i:PSC|CMR|Unit)[ ][0-9]{1,5},?[ ](?i:Box)[ ][0-9]{1,6}"
         r"(?:[\s,]{1,3}(?i:[AFD]PO,?[ ]A[AEP])[ ][0-9]{5}(?:-[0-9]{4})?)?"
         rf"|\b[AFD]PO,?[ ]A[AEP][ ][0-9]{{5}}(?:-[0-9]{{4}})?){_TAIL}",
+        r"(?i)\b(?:[0-9]{1,6} )?(?:p\.? ?o\.? ?box|post(?:al)? ?box|[AFD]PO,? A[AEP]"
+        r"|(?:PSC|CMR|Unit) [0-9]{1,5},? box) [0-9]",
     ),
     # the corner of Main Street and Fifth
     _street(
         r"corner of ",
         rf"\b(?:[Tt]he )?corner of [\w'’. -]{{3,60}}? and (?:[0-9]{{1,6}}[ ])?{_WORD}"
         rf"(?:[ ]{_WORD}){{0,3}}",
+        r"\b(?:[Tt]he )?corner of ",
     ),
     # lives at 172 Maneeži 75, the address is Maneeži 75
     Detector(
         "street",
-        rf"(?i)\b(?:{_CUE})\b[^0-9]{{0,44}}[0-9]",
+        rf"(?i:\b(?:{_CUE})\b)[^0-9\[\].?!]{{0,40}}"
+        rf"[0-9]{{1,6}}[A-Za-z]?(?: [0-9]{{1,6}})? {_CAPITAL}",
         re.compile(
             rf"(?i:\b(?:{_CUE})\b)[^0-9\[\].?!]{{0,40}}?"
             rf"(?P<v>[0-9]{{1,6}}[A-Za-z]?(?:[ ][0-9]{{1,6}})?[ ]"
             rf"{_NO_STREET}{_WORD}(?:[ ]{_WORD}){{0,3}}(?:[ ][0-9]{{1,5}}\b)?{_TAIL})"
         ),
-        reach=400,
     ),
     Detector(
         "street",
-        r"(?i)\b(?:address|lives? (?:at|on)|residing at|located (?:at|on)"
-        r"|(?:office|station) is (?:at|on))\b[^0-9]{0,80}[0-9]",
+        r"(?i:\b(?:address(?: is)?|lives? (?:at|on)|residing at|located (?:at|on)"
+        rf"|(?:office|station) is (?:at|on))\b):?[^!-~]{{1,3}}{_CAPITAL}",
         re.compile(
             r"(?i:\b(?:address(?: is)?|lives? (?:at|on)|residing at|located (?:at|on)"
             r"|(?:office|station) is (?:at|on))\b):?\s{1,3}"
             rf"(?P<v>{_WORD}(?:[ ]{_WORD}){{0,3}}[ ][0-9]{{1,5}}[A-Za-z]?\b{_TAIL})"
         ),
-        reach=400,
     ),
     # A line that is number, capitalised words, number: 20789 Allika 46
     _street(
@@ -176,7 +192,7 @@ DETECTORS = (
     ),
     # Secondary units on their own, or before the street.
     _street(
-        r"\b(?:Apt|Suite|Ste)\b\.? #?[0-9]",
+        _UNIT_GATE,
         rf"\b(?=Apt|Suite|Ste\b){_UNIT}"
         rf"(?:,?[ ][0-9]{{1,6}}(?:[ ]{_WORD}){{1,4}}(?:[ ][0-9]{{1,5}}\b)?{_TAIL})?",
     ),
@@ -188,6 +204,7 @@ DETECTORS = (
             rf"(?:[,\n][ ]*|[a-z][ ])(?:{_STATES})[ ]{{1,2}}"
             r"(?P<v>[0-9]{5}(?:-[0-9]{4})?)(?![\w*-])"
         ),
+        starts=rf"(?:[,\n] *|[a-z] )(?:{_STATES}) {{1,2}}[0-9]{{5}}",
     ),
     Detector(
         "postal_code",
@@ -207,6 +224,8 @@ DETECTORS = (
             rf"|(?<!\w)[{_UPPER}]\w{{2,40}}[ ,]{{1,2}}(?P<w>[0-9]{{4,5}}-[0-9]{{3}})(?![\w=>-])"
         ),
         lambda m: m.span("v") if m["v"] else m.span("w"),
+        starts=rf" ?\b[0-9]{{4,5}}-[0-9]{{3}}[ ,]{{1,2}}{_CAPITAL}"
+        rf"|{_GATE_WORD}[ ,]{{1,2}}[0-9]{{4,5}}-[0-9]{{3}}",
     ),
     # United Kingdom and Canada: the format alone is telling.
     Detector(
@@ -223,7 +242,6 @@ DETECTORS = (
         rf"\b(?:{_TITLE})\.? [^ -@\[-~]",
         re.compile(rf"(?<![\w&])(?:{_TITLE})\.?[ ](?P<v>{_NAME})"),
         _name,
-        reach=170,
     ),
     # Patient: Ana; name: Ana Silva; Nurse: Ana Silva
     Detector(
@@ -231,26 +249,26 @@ DETECTORS = (
         rf"(?i:\b(?:{_ROLE}))[ \t]*[:=][ \t]*[^a-z0-9]",
         re.compile(rf"(?i:\b(?:{_ROLE}))[ \t]*[:=][ \t]*(?P<v>(?=[\w.'’-]+[ ][{_UPPER}]){_NAME})"),
         _name,
-        reach=170,
     ),
     Detector(
         "name",
         rf"(?i)\b(?:{_LABEL})[ \t]*[:=]",
         re.compile(rf"(?i:\b(?:{_LABEL}))[ \t]*[:=][ \t]*\n?[ \t]*(?P<v>{_NAME})"),
         _name,
-        reach=170,
     ),
     # my name is Ana; Sincerely, Ana Silva
     Detector(
         "name",
         r"(?i:\bname is|sincerely|regards|yours truly|yours faithfully|signed(?: by)?|\bdear)[,:]?"
-        r"\s{1,3}[^a-z0-9 ]",
+        r"[^!-~]{1,3}[^a-z0-9 ]",
         re.compile(
             r"(?:\b(?i:(?:my|her|his|their|the|patient'?s?)(?: \w+)? name is)"
             r"|\b(?i:sincerely|regards|yours truly|yours faithfully|signed(?: by)?)[,:]?"
             rf"|\b[Dd]ear)\s{{1,3}}(?P<v>{_NAME})"
         ),
         _name,
-        reach=170,
+        starts=r"(?i:\b(?:my|her|his|their|the|patient'?s?)(?: [^ \n]+)? name is"
+        r"|\b(?:sincerely|regards|yours truly|yours faithfully|signed(?: by)?)[,:]?|\bdear)"
+        r"[^!-~]{1,3}[^a-z0-9 ]",
     ),
 )

@@ -64,7 +64,7 @@ def _assigned(match: re.Match[str]) -> Span | None:
 
 
 def _rule(rule: str, pattern: str, gate: str) -> Detector:
-    return Detector("secret", gate, re.compile(pattern), rule=rule, reach=None)
+    return Detector("secret", gate, re.compile(pattern), rule=rule, starts=None)
 
 
 DETECTORS = (
@@ -156,6 +156,5 @@ DETECTORS = (
         ),
         _assigned,
         "assignment",
-        reach=300,
     ),
 )

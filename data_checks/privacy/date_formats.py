@@ -28,18 +28,14 @@ _LOWER_MONTH = (
     "jan(?:uary)?|feb(?:ruary)?|apr(?:il)?|june?|july?|aug(?:ust)?"
     "|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?"
 )
-_MONTH_START = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec"
+_THREE_NUMBERS = re.compile(r"(\d+)[-/.](\d+)[-/.](\d+)")
 _DAY = "(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day"
 
 
 def is_numeric_date(value: str) -> bool:
     """Whether a text is three numbers that can be a date: `2004-05-03`, `3.5.2004`."""
-    numbers = re.split("[-/.]", value)
-    return (
-        len(numbers) == 3
-        and all(map(str.isdecimal, numbers))
-        and is_date((int(numbers[0]), int(numbers[1]), int(numbers[2])))
-    )
+    match = _THREE_NUMBERS.fullmatch(value)
+    return match is not None and is_date((int(match[1]), int(match[2]), int(match[3])))
 
 
 def _date(match: re.Match[str]) -> Span | None:
@@ -50,7 +46,8 @@ DETECTORS = (
     # ISO 8601, and the numeric forms of most countries; two-digit years only behind slashes.
     Detector(
         "date",
-        "[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]|[0-9][-/.][0-9]{1,2}[-/.][0-9]{4}|[0-9]/[0-9]{1,2}/[0-9]{2}",
+        r"\b(?:[0-9]{4}[-/.][0-9]{1,2}[-/.][0-9]"
+        "|[0-9]{1,2}(?:[-/.][0-9]{1,2}[-/.][0-9]{4}|/[0-9]{1,2}/[0-9]{2}))",
         re.compile(
             r"(?<![\w.,/<=*+-])(?P<d>[0-9]{4}([-/.])[0-9]{1,2}\2[0-9]{1,2}"
             r"|[0-9]{1,2}([-/.])[0-9]{1,2}\3[0-9]{4}|[0-9]{1,2}/[0-9]{1,2}/[0-9]{2})"
@@ -58,18 +55,16 @@ DETECTORS = (
             r"(?![\w/*=]|[.,-][0-9])"
         ),
         _date,
-        reach=60,
     ),
     # 3 May 2004, 3rd of May, 03-MAY-04.
     Detector(
         "date",
-        rf"(?i)[0-9](?:st|nd|rd|th)?(?: of)?[ .-]{{1,2}}(?:{_MONTH_START})",
+        rf"(?i)\b[0-9]{{1,2}}(?:st|nd|rd|th)?(?: of)?[ .-]{{1,2}}(?:{_MONTH})\b",
         re.compile(
             r"(?<![\w.,/$-])(?:0?[1-9]|[12][0-9]|3[01])(?:st|nd|rd|th)?(?: of)?[ .-]{1,2}"
             rf"(?:{_MONTH}|{_MONTH.upper()}|{_LOWER_MONTH}|{_LOWER_MONTH.upper()})\b\.?"
             r"(?:,?[ -]{1,2}(?:[12][0-9]{3}|[0-9]{2})(?![0-9]|[.,:][0-9]))?"
         ),
-        reach=30,
     ),
     # May 3, 2004; May 3rd; May 2004.
     Detector(
@@ -81,9 +76,8 @@ DETECTORS = (
             r"|[ -](?:[12][0-9]|3[01]|0?[1-9])(?:st|nd|rd|th)?(?![\w%]|[.:/][0-9]|,[0-9]{3})"
             r"(?:,? (?:1[6-9]|20)[0-9]{2}\b)?)"
         ),
-        reach=30,
     ),
-    Detector("date", rf"(?i)\b{_DAY}\b", re.compile(rf"(?i)\b{_DAY}\b"), reach=10),
+    Detector("date", rf"(?i)\b{_DAY}\b", re.compile(rf"(?i)\b{_DAY}\b")),
     # Not the upper end of a range, `18 to 95 years old`, which describes a population.
     Detector(
         "age",

@@ -16,10 +16,12 @@ from data_checks.privacy.scanning import Detector, Span
 
 _SEP = "[ .\u00a0\u2010\u2011\u2013/-]"
 """What stands between the groups of a telephone number."""
+_NO_DIGITS = re.compile("[^0-9]+")
+_EXTENSION_AFTER = re.compile("[xe,].*")
 
 
 def _digits(text: str) -> str:
-    return "".join(c for c in text if "0" <= c <= "9")
+    return _NO_DIGITS.sub("", text)
 
 
 def _card(match: re.Match[str]) -> Span | None:
@@ -63,7 +65,7 @@ def _phone(match: re.Match[str]) -> Span | None:
     """
     value = match["v"]
     international = value.startswith(("+", "00"))
-    if not (8 if international else 7) <= len(_digits(re.split("[xe,]", value)[0])) <= 18:
+    if not (8 if international else 7) <= len(_digits(_EXTENSION_AFTER.sub("", value))) <= 18:
         return None
     return None if is_numeric_date(value) else match.span("v")
 
@@ -91,12 +93,12 @@ DETECTORS = (
         "email",
         r"[^\s@]@[^\s@]+\.",
         re.compile(r"(?<![\w.+-])[\w.%+'-]{1,64}@(?:[\w-]{1,63}\.){1,8}[^\W\d_][\w-]{1,62}"),
-        reach=130,
+        starts=r"[\w.%+'\x{80}-\x{10FFFF}-]{1,64}@[^\s@]+\.",
     ),
     # ISO 13616.
     Detector(
         "iban",
-        "[A-Za-z][A-Za-z][0-9][0-9][ -]?[A-Za-z0-9]{4}[ -]?[A-Za-z0-9]{4}[ -]?[A-Za-z0-9]{3}",
+        r"[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11}",
         re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}[0-9]{2}(?:[ -]?[A-Za-z0-9]){11,30}"),
         _iban,
     ),
@@ -113,17 +115,20 @@ DETECTORS = (
             r"(?![\w])(?![.,-][0-9])"
         ),
         _card,
+        starts=r"(?i)\b(?:(?:card|cc|visa|mastercard|maestro|amex|jcb)"
+        r"(?:[ \t]*(?:number|no\b\.?|is|[?#:.]))*[ \t]*)?"
+        "[0-9]{4}[ -]?[0-9]{4,6}[ -]?[0-9]{4}",
     ),
     # US social security numbers; without dashes only after their name.
     Detector(
         "ssn",
-        "[0-9]{3}[- ][0-9]{2}[- ][0-9]{4}",
+        r"\b[0-9]{3}[- ][0-9]{2}[- ][0-9]{4}",
         re.compile(r"(?<![\w-])(?P<v>[0-9]{3}([- ])[0-9]{2}\2[0-9]{4})(?![\w-])"),
         _ssn,
     ),
     Detector(
         "ssn",
-        r"(?i)(?:\bssn|social security)[^0-9]{0,20}[0-9]{9}",
+        r"(?i)(?:\bssn|social security)[^0-9\[\]]{0,20}[0-9]{9}",
         re.compile(r"(?i)(?:\bssn|social security)[^0-9\[\]]{0,20}(?P<v>[0-9]{9})(?![0-9])"),
         _ssn,
     ),
@@ -135,6 +140,8 @@ DETECTORS = (
             rf"{_IPV4}(?:\.{_IPV4}){{3}}(?![\w]|\.[0-9])"
         ),
         lambda m: None if m["no"] else m.span(),
+        starts=r"(?i)\b(?:(?:version|release|ver|build|section|chapter|EC)\.? )?"
+        r"[0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]",
     ),
     # RFC 4291.
     Detector(
@@ -143,11 +150,12 @@ DETECTORS = (
         "|[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{0,4}::?[0-9A-Fa-f]",
         re.compile(r"(?<![\w:])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])"),
         _ipv6,
+        starts=r"(?:\b[0-9A-Fa-f]{1,4})?:[0-9A-Fa-f]{0,4}:",
     ),
     # ITU-T E.164 with a plus or 00, and the (0) that Europeans write.
     Detector(
         "phone",
-        r"(?:^|[^A-Za-z0-9_.+])(?:\+|00)[1-9][^A-Za-z+=*]{6}",
+        r"(?:\B\+|\b00)[1-9][^A-Za-z+=*]{6}",
         re.compile(
             r"(?<![\w.+])(?<![0-9][ -])"
             rf"(?P<v>(?:\+[1-9][0-9]{{0,13}}|00[1-9][0-9]{{0,2}}(?={_SEP}))"
@@ -155,24 +163,23 @@ DETECTORS = (
             rf"{_EXTENSION})(?![\w])(?!\.[0-9])"
         ),
         _phone,
-        reach=70,
     ),
     # North American Numbering Plan: three groups, area code from 2.
     Detector(
         "phone",
-        r"[2-9][0-9]{2}\)?[ .\x{2010}-\x{2013}-]{0,2}[0-9]{3}[ .\x{2010}-\x{2013}-][0-9]{4}",
+        r"(?:\b1[ .-])?(?:\(|\b)[2-9][0-9]{2}\)?[ .\x{2010}-\x{2013}-]{0,2}[0-9]{3}"
+        r"[ .\x{2010}-\x{2013}-][0-9]{4}",
         re.compile(
             r"(?<![\w.,/$£€%*+-])(?<![0-9] )(?P<v>(?:1[ .-])?(?:\([2-9][0-9]{2}\)[ ]?"
             r"|[2-9][0-9]{2}[ .\u2010-\u2013-])[0-9]{3}[ .\u2010-\u2013-][0-9]{4}"
             rf"{_EXTENSION})(?![\w])(?![.,/*+=-][0-9])"
         ),
         _phone,
-        reach=70,
     ),
     # National numbers with a trunk zero, in three groups or more.
     Detector(
         "phone",
-        r"\b\(?0[0-9]{1,4}\)?[ .-][0-9]{2,4}[ .-][0-9]{2,4}",
+        r"\(?\b0[0-9]{1,4}\)?[ .-][0-9]{2,4}[ .-][0-9]{2,4}",
         re.compile(
             r"(?<![\w.,(-])(?<![0-9] )(?P<v>\(?0[1-9][0-9]{0,3}\)?([ .-])[0-9]{2,4}"
             r"(?:\2[0-9]{2,4}){1,4})(?![\w])(?![.,-][0-9])"
@@ -182,33 +189,32 @@ DETECTORS = (
     # Anything grouped like a number after or before a word such as call, text, fax.
     Detector(
         "phone",
-        rf"(?i)\b(?:{_PHONE_CUE})\b[^0-9]{{0,32}}[0-9]{{2,5}}\)?[^0-9A-Za-z$%]{{1,2}}[0-9]{{2}}",
+        rf"(?i)\b(?:{_PHONE_CUE})\b[^0-9\[\]]{{0,31}}[0-9]{{2,5}}\)?[^0-9A-Za-z$%]{{1,3}}[0-9]{{2}}",
         re.compile(
             rf"(?i:\b(?:{_PHONE_CUE})\b)[^0-9\[\]$£€#]{{0,30}}?(?<![0-9.,])"
             rf"(?P<v>{_GROUPED}{_EXTENSION})(?![\w%=*/+])(?![.,][0-9])"
         ),
         _phone,
-        reach=70,
     ),
     Detector(
         "phone",
-        rf"(?i)\b(?:{_STRONG_PHONE_CUE})\b[^0-9]{{0,16}}[0-9]{{7}}",
+        rf"(?i)\b(?:{_STRONG_PHONE_CUE})\b[^0-9\[\]]{{0,16}}[0-9]{{7}}",
         re.compile(
             rf"(?i:\b(?:{_STRONG_PHONE_CUE})\b)(?:[ \t]*(?:number|no\.?|is|at|[#:.=\n]))*[ \t]*"
             rf"(?P<v>[0-9]{{7,15}}{_EXTENSION})(?![\w%])(?![.,][0-9])"
         ),
         _phone,
-        reach=70,
     ),
     Detector(
         "phone",
-        r"(?i)[0-9]{3}[ \t-]{1,2}\(?(?:office|fax|mobile|cell|home|work|desk)\b",
+        r"(?i)[0-9]{2}\)?[ \t-]{1,2}\(?(?:office|fax|mobile|cell|home|work|desk)\b",
         re.compile(
             rf"(?<![\w.-])(?<![0-9][ ,])(?P<v>{_GROUPED}|[0-9]{{7,15}})"
             r"[ \t-]{1,2}\(?(?i:office|fax|mobile|cell|home|work|desk)\b"
         ),
         _phone,
-        reach=70,
+        starts=r"(?i)[0-9(][0-9() \t.\x{a0}\x{2010}\x{2011}\x{2013}-]{5,60}"
+        r"(?:office|fax|mobile|cell|home|work|desk)\b",
     ),
     # RFC 3986, without closing punctuation.
     Detector(
@@ -216,7 +222,6 @@ DETECTORS = (
         r"(?i)(?:https?|ftp)://|\bwww\.",
         re.compile(r"(?i)\b(?:(?:https?|ftp)://|www\.)[^\s<>\"\[\]{}|\\^`]{2,2000}"),
         _url,
-        reach=None,
     ),
     # Bare domains under the top-level domains that are no English words or file endings.
     Detector(
@@ -228,6 +233,7 @@ DETECTORS = (
             r"(?![\w@-]|\.[A-Za-z0-9])(?:/[^\s<>\"\[\]{}|\\^`]*)?"
         ),
         _url,
-        reach=None,
+        starts=r"\b(?:[A-Za-z0-9-]{1,63}\.){1,6}"
+        r"(?:com|org|net|edu|gov|info|biz|io|eu|uk|de|fr|nl|ch|au|ca|jp|cn|ru|br)\b",
     ),
 )

@@ -94,30 +94,35 @@ def protect(record: Record, config: PrivacyConfig, key: bytes | None = None) -> 
     Raises:
         ConfigError: an action needs the key and there is none, or the recogniser is unusable.
     """
-    texts = [_Text(str(i), "", m["content"]) for i, m in enumerate(record.messages)]
-    if record.meta:
-        texts += _meta_texts(record.meta, "")
-    found = _find(texts, config)
+    contents = [message["content"] for message in record.messages]
+    meta = list(_meta_texts(record.meta, "")) if record.meta else []
+    found = _SCANNER.scan_all(contents + [text.cue + text.text for text in meta])
+    if meta:
+        found[len(contents) :] = map(_after_cue, meta, found[len(contents) :])
+    if config.ner is not None:
+        named = recognise(config.ner, contents + [text.text for text in meta], KINDS)
+        found = [resolve(chain(*both)) for both in zip(found, named, strict=True)]
     if not any(found):
         return Protected(record, {}, None, ())
     counts = Counter(finding.kind for finding in chain.from_iterable(found))
     actions = {kind: getattr(config, kind) for kind in counts}
+    treated = tuple(kind for kind, action in actions.items() if action != "keep")
+    if not treated:
+        return Protected(record, dict(counts), None, ())
+    texts = [_Text(str(i), "", content) for i, content in enumerate(contents)] + meta
     failing = tuple(kind for kind in KINDS if actions.get(kind) == "fail")
     dropping = failing or tuple(kind for kind in KINDS if actions.get(kind) == "drop")
     if dropping:
         reason = "secret" if "secret" in dropping else "identifier_drop"
         decision = Decision(record.row, "dropped", reason, _evidence(texts, found, dropping))
         return Protected(record, dict(counts), decision, failing)
-    treated = tuple(kind for kind, action in actions.items() if action != "keep")
-    if not treated:
-        return Protected(record, dict(counts), None, ())
     evidence = [_evidence(texts, found, treated)]
     replacements = Replacements(config, record.row_id, key)
     for text, findings in zip(texts, found, strict=True):
         if findings:
-            uncovered = _treat(text, findings, replacements)
-            counts.update(uncovered)
-            evidence += [f"{kind}@{text.place}" for kind in uncovered]
+            for kind in _treat(text, findings, replacements):
+                counts[kind] += 1
+                evidence.append(f"{kind}@{text.place}")
     new = iter(texts)
     changed = replace(
         record,
@@ -128,31 +133,11 @@ def protect(record: Record, config: PrivacyConfig, key: bytes | None = None) -> 
     return Protected(changed, dict(counts), decision, ())
 
 
-def _find(texts: list[_Text], config: PrivacyConfig) -> list[list[Finding]]:
-    """Findings in each text that do not lie in its cue, with offsets that count from the cue on."""
-    found = _SCANNER.scan_all([text.cue + text.text for text in texts])
-    if config.ner is not None:
-        named = recognise(config.ner, [text.text for text in texts], KINDS)
-        for i, text in enumerate(texts):
-            moved = (
-                f._replace(start=f.start + len(text.cue), end=f.end + len(text.cue))
-                for f in named[i]
-            )
-            found[i] = resolve(chain(found[i], moved))
-    if not any(found):
-        return found
-    return [
-        _after_cue(text.cue, findings) if text.cue else findings
-        for text, findings in zip(texts, found, strict=True)
-    ]
-
-
-def _after_cue(cue: str, findings: list[Finding]) -> list[Finding]:
+def _after_cue(text: _Text, findings: list[Finding]) -> list[Finding]:
     """The findings as they lie in the text without its cue."""
+    cue = len(text.cue)
     return [
-        f._replace(start=max(0, f.start - len(cue)), end=f.end - len(cue))
-        for f in findings
-        if f.end > len(cue)
+        f._replace(start=max(0, f.start - cue), end=f.end - cue) for f in findings if f.end > cue
     ]
 
 
@@ -172,7 +157,9 @@ def _treat(text: _Text, findings: list[Finding], replacements: Replacements) -> 
         uncovered += [] if first else [f.kind for f in gone]
         first = False
         text.text = substitute(text.text, gone, replacements.replacement)
-        findings = _after_cue(text.cue, _SCANNER.scan(text.cue + text.text))
+        findings = _SCANNER.scan(text.cue + text.text)
+        if text.cue:
+            findings = _after_cue(text, findings)
     moving = chosen(replacements.shifts)
     text.text = substitute(text.text, moving, replacements.shifted)
     return uncovered

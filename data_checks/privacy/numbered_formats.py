@@ -52,6 +52,9 @@ _NAMES: dict[str, tuple[str, str]] = {
 }
 
 
+_DIGIT = re.compile("[0-9]")
+
+
 def _compact(text: str) -> str:
     return "".join(filter(str.isalnum, text)).upper()
 
@@ -59,7 +62,7 @@ def _compact(text: str) -> str:
 def _numbered(match: re.Match[str]) -> Span | None:
     """At least four digits, and no date."""
     value = match["v"].rstrip("-/.")
-    if sum("0" <= c <= "9" for c in value) < 4 or is_numeric_date(value):
+    if len(_DIGIT.findall(value)) < 4 or is_numeric_date(value):
         return None
     return match.start("v"), match.start("v") + len(value)
 
@@ -67,7 +70,7 @@ def _numbered(match: re.Match[str]) -> Span | None:
 def _named(kind: str, names: str, nouns: str) -> tuple[Detector, Detector]:
     by_name = Detector(
         kind,
-        rf"\b(?:{names})\b[^0-9]{{0,24}}[0-9]",
+        rf"\b(?:{names})[^0-9_\[]{{0,24}}[0-9]",
         re.compile(rf"\b(?:{names}){_LINK}{_VALUE}"),
         _numbered,
     )
@@ -75,7 +78,7 @@ def _named(kind: str, names: str, nouns: str) -> tuple[Detector, Detector]:
     by_noun = Detector(
         kind,
         rf"(?i)\b(?:{nouns})[ _]?(?:(?:id|identity|identification|identifier|card)[ _])?"
-        r"(?:number|no\b|nr\b|num\b|id\b|identifier|code|#)[^0-9\n]{0,24}[0-9]",
+        r"(?:number|no\b|nr\b|num\b|id\b|identifier|code|#)[^0-9_\n\[]{0,24}[0-9]",
         re.compile(
             rf"(?i:\b(?:{nouns})[ _]?(?:(?:id|identity|identification|identifier|card)[ _])?{tag})"
             rf"{_LINK}{_VALUE}"
@@ -120,7 +123,7 @@ DETECTORS = (
     Detector(
         "national_id",
         rf"(?i)\b(?:{'|'.join(p for p, _ in national_numbers.CUED.values())})\b"
-        r"[^0-9]{0,24}[0-9]{2}",
+        r"[^0-9_\[]{0,24}[0-9]{2}",
         re.compile(
             rf"\b(?i:{_groups(national_numbers.CUED)})\b{_LINK}"
             r"(?P<v>[0-9](?:[ .-]?[0-9]){8,11})(?![A-Za-z0-9])"
@@ -129,13 +132,13 @@ DETECTORS = (
     ),
     Detector(
         "national_id",
-        "|".join(pattern for pattern, _ in national_numbers.BARE.values()),
+        rf"\b(?:{'|'.join(pattern for pattern, _ in national_numbers.BARE.values())})",
         re.compile(rf"(?<![\w.-])(?:{_groups(national_numbers.BARE)})(?![\w-])(?!\.[0-9])"),
         _one_of(national_numbers.BARE),
     ),
     Detector(
         "licence",
-        r"(?i)\b(?:npi|dea)\b[^0-9]{0,24}[0-9]{3}",
+        r"(?i)\b(?:npi|dea)\b[^0-9_\[]{0,24}[0-9]{3}",
         re.compile(
             rf"\b(?i:{_groups(_REGISTERS)})\b{_LINK}"
             r"(?P<v>[A-Z][A-Z9][0-9]{7}|[0-9]{3}[ -]?[0-9]{3}[ -]?[0-9]{4})(?![A-Za-z0-9])"
@@ -145,7 +148,7 @@ DETECTORS = (
     # Medicare Beneficiary Identifier, 1EG4-TE5-MK73. Source: CMS, "Understanding the MBI format".
     Detector(
         "health_plan",
-        "[1-9][AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y][0-9]-?[AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y][0-9]"
+        r"\b[1-9][AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y][0-9]-?[AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y][0-9]"
         "-?[AC-HJKMNP-RT-Y]{2}[0-9]{2}",
         re.compile(
             r"(?<![\w-])[1-9][AC-HJKMNP-RT-Y][0-9AC-HJKMNP-RT-Y][0-9](?P<s>-?)[AC-HJKMNP-RT-Y]"
@@ -153,7 +156,10 @@ DETECTORS = (
         ),
     ),
     Detector(
-        "vehicle", "[A-HJ-NPR-Z0-9]{17}", re.compile(r"(?<![\w])[A-HJ-NPR-Z0-9]{17}(?![\w])"), _vin
+        "vehicle",
+        r"\b[A-HJ-NPR-Z0-9]{17}\b",
+        re.compile(r"(?<![\w])[A-HJ-NPR-Z0-9]{17}(?![\w])"),
+        _vin,
     ),
     # Unique device identifier in GS1 form, all parts: (01)00844588003288(17)141120(21)A1.
     Detector(
@@ -163,7 +169,6 @@ DETECTORS = (
             r"\(01\) ?(?P<gtin>[0-9]{14})(?:[ ]?\((?:10|11|17|21)\) ?[A-Za-z0-9-]{1,20}){0,4}"
         ),
         lambda m: m.span() if national_numbers.is_gs1(m["gtin"], 14) else None,
-        reach=120,
     ),
     *(
         detector

@@ -173,7 +173,7 @@ class PrivacyConfig(Section):
     @property
     def needs_key(self) -> bool:
         """Whether some action draws on the secret key of pseudonyms and date shifts."""
-        return not {"pseudonymize", "shift"}.isdisjoint(self.model_dump().values())
+        return not {"pseudonymize", "shift"}.isdisjoint(vars(self).values())
 
 
 class DedupConfig(Section):
