@@ -30,16 +30,19 @@ def train(
 ) -> StageReport:
     """An adapter for the base that the tokens were made for.
 
-    A run that was killed here goes on from its last checkpoint.
+    A run that was killed here goes on from its last checkpoint. Several processes are started and
+    ended in here: to Prefect it is one call.
     """
     from sft_core.base_model import check_base
     from sft_core.training.checkpoints import checkpoint_folder
+    from sft_core.training.processes import train_in_processes
     from sft_core.training.trainer import train_adapter
 
     base = tokens.models["base"]
     key = checkpoint_key(tokens, model, config, seed)
+    fit = train_adapter if config.num_processes == 1 else train_in_processes
     with tempfile.TemporaryDirectory() as temporary, checkpoint_folder(key) as checkpoints:
-        trained = train_adapter(
+        trained = fit(
             check_base(base),
             locate(tokens.private["train"]),
             locate(tokens.private["validation"]),

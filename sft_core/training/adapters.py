@@ -27,13 +27,20 @@ def check_method(base_folder: Path, model_config: ModelConfig, config: TrainingC
     """Fails before any work where a method does not go with a base.
 
     Raises:
-        ConfigError: prefix tuning of a sequence-to-sequence model.
+        ConfigError: prefix tuning, or several processes, for a sequence-to-sequence model.
     """
-    if config.peft_type == "PREFIX_TUNING" and is_encoder_decoder(base_folder, model_config):
+    if not is_encoder_decoder(base_folder, model_config):
+        return
+    name = f"{model_config.model_name_or_path} is a sequence-to-sequence one"
+    if config.peft_type == "PREFIX_TUNING":
         raise ConfigError(
-            f"training.peft_type: PREFIX_TUNING is for causal models, and "
-            f"{model_config.model_name_or_path} is a sequence-to-sequence one. Choose "
+            f"training.peft_type: PREFIX_TUNING is for causal models, and {name}. Choose "
             "PROMPT_TUNING, LORA, IA3 or NONE."
+        )
+    if config.num_processes > 1:
+        raise ConfigError(
+            f"training.num_processes: {config.num_processes} processes are for causal models, and "
+            f"{name}. Set it to 1."
         )
 
 

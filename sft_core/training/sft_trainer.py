@@ -55,7 +55,11 @@ class LabelTrainer(SFTTrainer):
     def _batches(self, data: Dataset, max_rows: int) -> TokenBatches:
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         return TokenBatches(
-            token_lengths(data), max_rows=max_rows, max_tokens=self._max_tokens, seed=seed
+            token_lengths(data),
+            max_rows=max_rows,
+            max_tokens=self._max_tokens,
+            seed=seed,
+            num_processes=self.args.world_size,
         )
 
     def _loader(self, data: Dataset, batches: TokenBatches) -> DataLoader[Any]:
@@ -63,12 +67,21 @@ class LabelTrainer(SFTTrainer):
             DataLoader(
                 data.select_columns(["input_ids", "labels"]),
                 batch_sampler=batches,
-                collate_fn=self.data_collator,
+                collate_fn=self._collate,
                 pin_memory=self.args.dataloader_pin_memory,
                 num_workers=self.args.dataloader_num_workers,
             )
         )
         return loader
+
+    def _collate(self, rows: list[dict[str, list[int]]]) -> Any:
+        """The batch of some rows; without a row, one of padding, which has no loss."""
+        if rows:
+            return self.data_collator(rows)
+        padding = {"input_ids": [self.processing_class.pad_token_id] * 2, "labels": [IGNORED] * 2}
+        batch = self.data_collator([padding])
+        batch["attention_mask"].zero_()
+        return batch
 
     def compute_loss(
         self,
@@ -97,12 +110,22 @@ class LabelTrainer(SFTTrainer):
             loss = loss * self.accelerator.num_processes
         return loss
 
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> tuple[None, None, None]:
+        """Adds to the held-out loss; batches of several processes differ in size, so upstream could
+        not gather them."""
+        loss = super().prediction_step(model, inputs, *args, **kwargs)[0]
+        count = (inputs["labels"][:, 1:] != IGNORED).sum()
+        if not self._label_loss and count > 0:
+            self._held_out += torch.stack([loss * count, count]).double().cpu()
+        return None, None, None
+
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """The held-out loss over all labelled tokens, where upstream averages over batches."""
         self._held_out.zero_()
         output = super().evaluation_loop(*args, **kwargs)
-        if self._label_loss:
-            total, count = self.accelerator.reduce(self._held_out.to(self.args.device), "sum")
-            prefix = kwargs.get("metric_key_prefix", "eval")
-            output.metrics[f"{prefix}_loss"] = float(total / count.clamp(min=1))
+        total, count = self.accelerator.reduce(self._held_out.to(self.args.device), "sum")
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        output.metrics[f"{prefix}_loss"] = float(total / count.clamp(min=1))
         return output
