@@ -37,7 +37,7 @@ def push(local: Path, name: str) -> None:
     try:
         if files.exists(target):
             return
-        files.makedirs(files._parent(target), exist_ok=True)
+        files.makedirs(target.rpartition("/")[0], exist_ok=True)
         with files.transaction, files.open(target, "wb") as there:
             if not local.is_dir():
                 with local.open("rb") as here:
