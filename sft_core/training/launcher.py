@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 import uuid
@@ -36,8 +37,10 @@ def launch(request: Path) -> None:
     try:
         elastic_launch(config, sys.executable)("-m", "sft_core.training.worker", str(request))
     except ChildFailedError as error:
-        # Where one is killed the others fail as well, because it no longer answers.
-        rank, failure = min(error.failures.items(), key=lambda item: item[1].exitcode >= 0)
+        # Where one is killed the others fail as well, because it no longer answers, or are ended.
+        first = error.get_first_failure()
+        killed = [f for f in error.failures.items() if f[1].exitcode == -signal.SIGKILL]
+        rank, failure = next(iter(killed), first)
         ended = f"process {rank} of 0 to {num_processes - 1} {how_ended(failure.exitcode)}"
         sys.stdout.write(json.dumps({"ended": ended}) + "\n")
         raise SystemExit(1) from error

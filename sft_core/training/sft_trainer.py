@@ -28,7 +28,7 @@ class LabelTrainer(SFTTrainer):
     A step's loss is the mean over its labelled tokens, over all its batches and devices. The
     held-out loss is the mean over all labelled tokens. Entropy and accuracy are not taken. A model
     whose logits are more than a product with its head, or which has a loss of its own for its
-    experts, gets TRL's loss.
+    experts, gets TRL's loss, and so does one whose weights are shared out (FSDP).
     """
 
     def __init__(self, *args: Any, max_tokens_per_batch: int | None, **kwargs: Any) -> None:
@@ -37,7 +37,9 @@ class LabelTrainer(SFTTrainer):
         self._max_tokens = max_tokens_per_batch
         # Virtual tokens of prompt learning come with a mask of their own.
         self._keep_mask = peft is not None and peft.active_peft_config.is_prompt_learning
-        self._label_loss = not self.aux_loss_enabled and add_label_loss(
+        # A head that is shared out among processes is whole in its own forward pass alone.
+        own_loss = self.aux_loss_enabled or self.is_fsdp_enabled
+        self._label_loss = not own_loss and add_label_loss(
             self.model if peft is None else peft.get_base_model()
         )
         self.train_batches = self._batches(self.train_dataset, self.args.train_batch_size)

@@ -119,8 +119,9 @@ def train_adapter(
     result = saver.train()
     _check_equal(trainer)
     adapter = output / "adapter"
+    weights = _whole_weights(trainer.model) if config.fsdp else None
     if trainer.is_world_process_zero():
-        save_adapter(trainer.model, tokenizer, adapter, output / "initial")
+        save_adapter(trainer.model, tokenizer, adapter, output / "initial", weights)
     plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     final = final_loss(plain, final_tokens(train_tokens, validation_tokens))
     trainable, total = parameter_counts(trainer.model)
@@ -196,6 +197,15 @@ def build_trainer(
     except ValueError as error:
         raise ConfigError(f"training: {error}") from error
     return trainer, tokenizer
+
+
+def _whole_weights(model: Any) -> dict[str, torch.Tensor]:
+    """Weights that are shared out among processes, put together in the first one."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights: dict[str, torch.Tensor] = get_model_state_dict(model, options=options)
+    return weights
 
 
 def _check_equal(trainer: Trainer) -> None:

@@ -141,6 +141,7 @@ def test_training_deployments_fit_docker_and_kubernetes_pools(server):
         assert deployment["job_variables"]["env"]["TUNETRAIL_STORE_URL"]
 
 
+@pytest.mark.timeout(900)  # two runs, and a start of the flow `train` in each
 def test_the_training_stage_runs_on_another_machine(server, home, tmp_path, quick_config):
     """A worker with a home of its own trains; both homes share no more than the store's URL."""
     env, client = server
@@ -159,7 +160,9 @@ def test_the_training_stage_runs_on_another_machine(server, home, tmp_path, quic
             config = change(quick_config, training={"max_steps": 2, **training})
             path.write_text(config.model_dump_json())
             command = [sys.executable, "-m", "flows.cli", "run", str(path)]
-            return subprocess.run(command, cwd=ROOT, env=here, capture_output=True, text=True)
+            return subprocess.run(
+                command, cwd=ROOT, env=here, capture_output=True, text=True, timeout=400
+            )
 
         done = run()
         assert done.returncode == 0, done.stderr[-2000:] + (tmp_path / "worker.log").read_text()

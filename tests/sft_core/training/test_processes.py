@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,12 +16,13 @@ import psutil
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from sft_core.config import LoraSection, TrainingConfig
 from sft_core.errors import ConfigError, ProcessError, TuneTrailError
 from sft_core.training.processes import check_devices
-from tests.sft_core.tiny_model import CONTEXT, byte_tokenizer, write_base
+from tests.sft_core.tiny_model import CHATML, CONTEXT, byte_tokenizer, write_base
 from tests.sft_core.training.interrupted import CONFIG, prepare, train
 
 # 22 rows in batches of 2: 11 batches, so that the second process gets an empty one, and the last of
@@ -192,3 +194,38 @@ def test_what_this_machine_cannot_do() -> None:
             check_devices(TrainingConfig(num_processes=2, fsdp=True))
     with pytest.raises(ValidationError, match="nobody to share weights with"):
         TrainingConfig(fsdp=True)
+
+
+@pytest.mark.slow
+def test_shared_weights_train_to_the_same_curve(folder: Path, tmp_path: Path) -> None:
+    """FSDP, in processes that torch starts for us because `check_devices` refuses them."""
+    sharded = TWO.model_copy(update={"fsdp": True})
+    values = {
+        **{f"{name}_tokens": str(folder / f"{name}.parquet") for name in ("train", "validation")},
+        "base_folder": str(folder / "base"),
+        "config": sharded.model_dump(mode="json"),
+        "model_config": {"model_name_or_path": str(folder / "base")},
+        "chat_template": CHATML,
+        "seed": 7,
+        "output": str(tmp_path),
+        "checkpoints": str(tmp_path / "checkpoints"),
+        "num_threads": 1,
+    }
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps(values))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    module = ["-m", "tests.sft_core.training.sharded", str(request)]
+    with subprocess.Popen(
+        command + module, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        messages = [json.loads(line) for line in process.stdout]
+        assert process.wait() == 0
+    (found,) = [message["result"] for message in messages if "result" in message]
+    one = train(folder, tmp_path / "one", ONE)
+    assert_same_trajectory(one, found)
+    other = load_file(tmp_path / "one" / "output" / "adapter" / "adapter_model.safetensors")
+    weights = load_file(Path(found["adapter"]) / "adapter_model.safetensors")
+    assert weights.keys() == other.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, other[name], rtol=1e-4, atol=1e-6)
