@@ -13,6 +13,9 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from signal import Signals
+from subprocess import PIPE
+from tempfile import TemporaryFile
+from threading import Thread
 from typing import Any
 
 from sft_core import errors
@@ -35,10 +38,56 @@ def ask(module: str, request: Reply) -> Reply:
     try:
         reply: Reply = json.loads(done.stdout)
     except ValueError as error:
-        raise _lost(module, done) from error
+        raise _lost(module, done.returncode, done.stderr) from error
+    _raise_reported(reply)
+    return reply
+
+
+def follow(module: str, argument: str, on_message: Callable[[Reply], None]) -> None:
+    """Call `on_message` for each line, a JSON object, that `python -m module argument` says.
+
+    Its standard input ends when this call does, in whatever way, or when this process is gone: what
+    it starts inherits that, and can end itself by it. A message `ended` tells how one of them died.
+
+    Raises:
+        ProcessError: it ended, but not with exit code 0.
+        TuneTrailError: the first error that it reported, of the same kind.
+    """
+    command = [sys.executable, "-m", module, argument]
+    with TemporaryFile("w+") as words:
+        process = subprocess.Popen(
+            command, stdin=PIPE, stdout=PIPE, stderr=words, text=True, start_new_session=True
+        )
+        lifeline, lines = process.stdin, process.stdout
+        assert lifeline is not None
+        assert lines is not None
+
+        def release() -> None:
+            """Whoever outlives the process holds its output open, but not for long."""
+            process.wait()
+            lifeline.close()
+
+        Thread(target=release, daemon=True).start()
+        ended = None
+        try:
+            for line in lines:
+                message = json.loads(line)
+                _raise_reported(message)
+                ended = message.get("ended", ended)
+                on_message(message)
+            if process.wait() != 0:
+                words.seek(0)
+                raise _lost(module, process.returncode, words.read(), ended)
+        finally:
+            lifeline.close()
+            process.terminate()
+            process.wait()
+            lines.close()
+
+
+def _raise_reported(reply: Reply) -> None:
     if "error" in reply:
         raise getattr(errors, reply["error"])(reply["message"])
-    return reply
 
 
 def answer(work: Callable[[Reply], Reply]) -> None:
@@ -52,17 +101,20 @@ def answer(work: Callable[[Reply], Reply]) -> None:
     json.dump(reply, sys.stdout)
 
 
-def _lost(module: str, done: subprocess.CompletedProcess[str]) -> ProcessError:
-    code = done.returncode
-    ended = f"was ended by {Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+def how_ended(code: int) -> str:
+    """What an exit code of a process says, below 0 the signal."""
+    return f"was ended by {Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def _lost(module: str, code: int, words: str, ended: str | None = None) -> ProcessError:
     path = home() / "logs" / f"process-{time.strftime('%Y%m%d-%H%M%S')}.log"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        path.write_text(done.stderr, encoding="utf-8")
+        path.write_text(words, encoding="utf-8")
     error = ProcessError(
-        f"{module}: its process {ended} before it replied. Its last words are in {path}; they may "
-        "quote data, look before you share them."
+        f"{module}: {ended or f'its process {how_ended(code)}'} before it replied. The last words "
+        f"are in {path}; they may quote data, look before you share them."
     )
     error.killed = code < 0
     return error

@@ -137,11 +137,19 @@ def _preview(request: Reply) -> Reply:
         data = load_tokens(path, Path(temporary))
         if len(data) == 0:
             raise DataError("preview: there are 0 rows to train on. See the ledger.")
+        num_processes = config.training.num_processes
+        together = config.training.gradient_accumulation_steps * num_processes
         trainer, tokenizer = build_trainer(
             Path(request["base"]),
             data,
             None,
-            config.training,
+            config.training.model_copy(
+                update={
+                    "gradient_accumulation_steps": together,
+                    "num_processes": 1,
+                    "fsdp": False,
+                }
+            ),
             config.model,
             chat_template=template,
             seed=config.seed,
@@ -162,7 +170,7 @@ def _preview(request: Reply) -> Reply:
                 int(metrics["max_length"]),
             )
         )
-        estimate = rehearse(trainer, lengths)
+        estimate = rehearse(trainer, lengths, num_processes)
     return Preview(
         name=config.name,
         template=_source(request, config),

@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 
 from sft_core.errors import IntegrityError, StorageError
 from sft_core.records import Record, sha256_json
+from sft_core.remote_store import is_set, pull, push
 from sft_core.reports import DatasetRef, FileRef, ModelRef
 
 Ref = FileRef | DatasetRef | ModelRef
@@ -137,6 +138,8 @@ def incoming(suffix: str, area: str = "store") -> Iterator[Incoming]:
         name = sink.hexdigest()
         os.replace(path, folder / f"{name}{suffix}")
         sink.ref = FileRef(path=f"{area}/{name}{suffix}", sha256=name)
+    if area == "store":
+        push(folder / f"{name}{suffix}", sink.ref.path)
 
 
 def put_bytes(data: bytes, suffix: str) -> FileRef:
@@ -194,6 +197,7 @@ def put_tree(folder: Path, base: str | None = None) -> ModelRef:
                 os.replace(part / "tree", target)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
+    push(target, f"store/{target.name}")
     return ModelRef(path=f"store/{sha256}.dir", sha256=sha256, base=base)
 
 
@@ -203,8 +207,38 @@ def is_stored(ref: Ref) -> bool:
 
 
 def locate(ref: Ref) -> Path:
-    """Where the content lies."""
-    return home() / ref.path if is_stored(ref) else Path(ref.path)
+    """Where the content lies; what another machine made is fetched from `TUNETRAIL_STORE_URL`.
+
+    Raises:
+        IntegrityError: what was fetched differs from its digest.
+    """
+    if not is_stored(ref):
+        return Path(ref.path)
+    path = home() / ref.path
+    if is_set() and not path.exists():
+        _fetch(ref, path)
+    return path
+
+
+def _fetch(ref: Ref, path: Path) -> None:
+    """Into the home, under its name once its digest is right; nothing where there is none."""
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as temporary:
+            part = Path(temporary) / path.name
+            if not pull(ref.path, part):
+                return
+            found = sha256_tree(part) if part.is_dir() else sha256_file(part)
+            if found != ref.sha256:
+                raise IntegrityError(
+                    f"{ref.path}: what TUNETRAIL_STORE_URL holds has SHA-256 {found}, expected "
+                    f"{ref.sha256}. Remove it there, and run the stage that made it again."
+                )
+            try:
+                os.rename(part, path)
+            except OSError:
+                if not path.exists():  # another process has fetched the same folder
+                    raise
 
 
 def read_records(ref: DatasetRef) -> Iterator[Record]:

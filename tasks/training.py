@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from sft_core.documents.figures import curve
 from sft_core.records import sha256_json
 from sft_core.reports import StageReport
 from sft_core.store import locate, put_bytes, put_tree
+from tasks.pool import fit_on_pool
 from tasks.stage import note_timings, stage
 
 _log = logging.getLogger("tunetrail")
@@ -30,16 +32,34 @@ def train(
 ) -> StageReport:
     """An adapter for the base that the tokens were made for.
 
-    A run that was killed here goes on from its last checkpoint.
+    Where `TUNETRAIL_TRAIN_DEPLOYMENT` names a deployment, its work pool trains, and else this
+    process. Several processes are started and ended in here: to Prefect it is one call.
+    """
+    if deployment := os.environ.get("TUNETRAIL_TRAIN_DEPLOYMENT"):
+        report, timings = fit_on_pool(deployment, tokens, model, config, seed)
+    else:
+        report, timings = fit(tokens, model, config, seed)
+    note_timings(timings)
+    return report
+
+
+def fit(
+    tokens: StageReport, model: ModelConfig, config: TrainingConfig, seed: int
+) -> tuple[StageReport, dict[str, float]]:
+    """Train on this machine; returns the stage's report and the timings.
+
+    What was killed here goes on from its last checkpoint.
     """
     from sft_core.base_model import check_base
     from sft_core.training.checkpoints import checkpoint_folder
+    from sft_core.training.processes import train_in_processes
     from sft_core.training.trainer import train_adapter
 
     base = tokens.models["base"]
     key = checkpoint_key(tokens, model, config, seed)
+    work = train_adapter if config.num_processes == 1 else train_in_processes
     with tempfile.TemporaryDirectory() as temporary, checkpoint_folder(key) as checkpoints:
-        trained = train_adapter(
+        trained = work(
             check_base(base),
             locate(tokens.private["train"]),
             locate(tokens.private["validation"]),
@@ -52,15 +72,15 @@ def train(
             on_progress=partial(_log_progress, config.logging_steps),
         )
         adapter = put_tree(trained.adapter, base=base.sha256)
-    note_timings(trained.timings)
     losses = {name: trained.series.get(name, ()) for name in ("loss", "eval_loss")}
-    return StageReport(
+    report = StageReport(
         stage="train",
         metrics=trained.metrics,
         series=trained.series,
         figures={"loss": put_bytes(curve(losses, x="step", y="loss, nats a token"), ".png")},
         models={"base": base, "adapter": adapter},
     )
+    return report, trained.timings
 
 
 def checkpoint_key(

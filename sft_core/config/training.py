@@ -125,6 +125,11 @@ class TrainingConfig(Section):
     that is longer goes alone. Empty means that rows alone decide."""
     gradient_accumulation_steps: PositiveInt = 1
     """Steps whose gradients are added before an update."""
+    num_processes: Annotated[int, Field(ge=1, le=1_024)] = 1
+    """Processes of this machine that share each update, a GPU each where there are GPUs: the same
+    as one process with so many times the `gradient_accumulation_steps`."""
+    fsdp: bool = False
+    """Share the weights out among the processes as well, for a base that one GPU cannot hold."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 5e-3
     """Peak learning rate; 5e-3 suits the tiny demo base, 2e-4 is usual for LoRA on larger ones."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
@@ -172,6 +177,8 @@ class TrainingConfig(Section):
                     f"{name}.{', '.join(changed)} is set, but peft_type is {self.peft_type}: "
                     f"remove it or set peft_type: {name.upper()}"
                 )
+        if self.fsdp and self.num_processes == 1:
+            raise ValueError("fsdp with num_processes: 1: there is nobody to share weights with")
         if self.peft_type == "PREFIX_TUNING" and self.gradient_checkpointing:
             raise ValueError(
                 "gradient_checkpointing with peft_type: PREFIX_TUNING: a prefix is a key-value "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,13 +27,20 @@ def check_method(base_folder: Path, model_config: ModelConfig, config: TrainingC
     """Fails before any work where a method does not go with a base.
 
     Raises:
-        ConfigError: prefix tuning of a sequence-to-sequence model.
+        ConfigError: prefix tuning, or several processes, for a sequence-to-sequence model.
     """
-    if config.peft_type == "PREFIX_TUNING" and is_encoder_decoder(base_folder, model_config):
+    if not is_encoder_decoder(base_folder, model_config):
+        return
+    name = f"{model_config.model_name_or_path} is a sequence-to-sequence one"
+    if config.peft_type == "PREFIX_TUNING":
         raise ConfigError(
-            f"training.peft_type: PREFIX_TUNING is for causal models, and "
-            f"{model_config.model_name_or_path} is a sequence-to-sequence one. Choose "
+            f"training.peft_type: PREFIX_TUNING is for causal models, and {name}. Choose "
             "PROMPT_TUNING, LORA, IA3 or NONE."
+        )
+    if config.num_processes > 1:
+        raise ConfigError(
+            f"training.num_processes: {config.num_processes} processes are for causal models, and "
+            f"{name}. Set it to 1."
         )
 
 
@@ -87,20 +94,27 @@ def parameter_counts(model: Any) -> tuple[int, int]:
 
 
 def save_adapter(
-    model: Any, tokenizer: PreTrainedTokenizerBase, folder: Path, initial: Path
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    initial: Path,
+    weights: dict[str, torch.Tensor] | None = None,
 ) -> Path:
     """Weights, config, tokenizer and template: no card, no checkpoint, no pickle, no local path.
 
     The adapter belongs on the original base, also where training began from another one (PiSSA):
     PEFT then writes the difference to the update in `initial`, in twice the rank. A model without
-    an adapter is saved whole.
+    an adapter is saved whole. `weights` are those of a model whose own are shared out.
 
     Source: Meng et al. (2024), PiSSA, appendix C, for the conversion.
 
     Raises:
         TuneTrailError: a weight is not a finite number.
     """
-    if not all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad):
+    trained: Iterable[torch.Tensor] = (p for p in model.parameters() if p.requires_grad)
+    if weights is not None:
+        trained = weights.values()
+    if not all(bool(p.isfinite().all()) for p in trained):
         raise TuneTrailError(
             "train: the trained weights are not all finite numbers. Lower training.learning_rate "
             "or training.max_grad_norm."
@@ -115,11 +129,12 @@ def save_adapter(
                 str(folder),
                 save_embedding_layers=False,
                 path_initial_model_for_weight_conversion=start,
+                state_dict=weights,
             )
         (folder / "README.md").unlink(missing_ok=True)
         _settle(folder / "adapter_config.json")
     else:
-        model.save_pretrained(str(folder))
+        model.save_pretrained(str(folder), state_dict=weights)
     tokenizer.save_pretrained(str(folder))
     return folder
 

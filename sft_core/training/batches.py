@@ -18,15 +18,23 @@ class TokenBatches(Sampler[list[int]]):
     most `max_rows`; a row that is longer than `max_tokens` goes alone. Rows are sorted by length
     and cut into buckets of whole batches. Each epoch shuffles the rows within a bucket, then all
     batches, so a batch has rows of like length, and a batch of short rows follows one of long rows.
-    The number of batches is the same in each epoch.
+    The number of batches is the same in each epoch, and each of `num_processes` gets as many: where
+    it would not come out even, the last processes get an empty batch.
     """
 
     def __init__(
-        self, lengths: Sequence[int], *, max_rows: int, max_tokens: int | None, seed: int
+        self,
+        lengths: Sequence[int],
+        *,
+        max_rows: int,
+        max_tokens: int | None,
+        seed: int,
+        num_processes: int = 1,
     ) -> None:
         self._lengths = np.asarray(lengths, dtype=np.int64)
         self.epoch = 0
         self._seed = seed
+        self._num_processes = num_processes
         self._buckets = list(_buckets(self._lengths, max_rows, max_tokens))
 
     def set_epoch(self, epoch: int) -> None:
@@ -34,10 +42,12 @@ class TokenBatches(Sampler[list[int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return sum(-(-len(rows) // size) for rows, size in self._buckets)
+        num_batches = sum(-(-len(rows) // size) for rows, size in self._buckets)
+        return num_batches + -num_batches % self._num_processes
 
     def __iter__(self) -> Iterator[list[int]]:
-        return iter(self._of_epoch(self.epoch))
+        batches = self._of_epoch(self.epoch)
+        return iter(batches + [[]] * (len(self) - len(batches)))
 
     def padding_rate(self) -> float:
         """Share of padding among the tokens of the first epoch's batches; 0 without a row."""

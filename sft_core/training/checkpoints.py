@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from filelock import FileLock, Timeout
 from transformers import TrainerCallback
 
@@ -29,7 +30,6 @@ from sft_core.errors import IntegrityError
 from sft_core.store import home, sha256_file, writing
 
 _MANIFEST = "manifest.json"
-_LOOP = "loop.pt"
 _PREFIX = "checkpoint-"
 
 _log = logging.getLogger("tunetrail")
@@ -171,10 +171,13 @@ class Saver(TrainerCallback):
         Raises:
             IntegrityError: the checkpoint with the best weights was damaged meanwhile.
         """
-        trainer, found = self._trainer, self._checkpoints.newest()
+        trainer = self._trainer
+        # The first process decides for all: a damaged checkpoint is removed once.
+        newest = self._checkpoints.newest() if trainer.is_world_process_zero() else None
+        (found,) = broadcast_object_list([newest])
         if found is not None:
             self.first_step, folder = found
-            self._loop = torch.load(folder / _LOOP, weights_only=True)
+            self._loop = torch.load(folder / self._loop_file, weights_only=True)
             self._best, self._num_worse = self._loop["best"], self._loop["num_worse"]
             trainer.args.eval_on_start = False  # that point of the curve is in the checkpoint
             _log.info("train: resumed after step %s", f"{self.first_step:,}")
@@ -182,6 +185,11 @@ class Saver(TrainerCallback):
         if self.adapter_step != trainer.state.global_step:
             trainer._load_from_checkpoint(str(self._checkpoints.check(self.adapter_step)))
         return result
+
+    @property
+    def _loop_file(self) -> str:
+        """Each process has its own; the first one's is `loop.pt`."""
+        return f"loop{self._trainer.args.process_index or ''}.pt"
 
     @property
     def adapter_step(self) -> int:
@@ -199,8 +207,11 @@ class Saver(TrainerCallback):
             self._trainer._globalstep_last_logged = self._loop["last_logged"]
             self._trainer._initial_global_step = 0
 
-    def on_epoch_begin(self, _args: Any, _state: Any, _control: Any, **_: Any) -> None:
+    def on_epoch_begin(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """The order of an epoch is drawn now: from the same state as before the interruption."""
+        if batches := getattr(self._trainer, "train_batches", None):
+            # A resumed trainer does not reach them behind the share of one of several processes.
+            batches.set_epoch(int(state.epoch))
         if self._loop is not None:
             torch.set_rng_state(self._loop["epoch_rng"])
             self._loop = None
@@ -238,12 +249,7 @@ class Saver(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Complete what the trainer wrote, and put it in its place."""
-        self._trainer.accelerator.wait_for_everyone()
-        if not state.is_world_process_zero:
-            return
         made = Path(args.output_dir) / f"{_PREFIX}{state.global_step}"
-        for name in ("training_args.bin", "README.md"):
-            (made / name).unlink(missing_ok=True)
         loop = {
             "tr_loss": self._trainer._tr_loss.detach().cpu(),
             "total_loss": self._trainer._total_loss_scalar,
@@ -252,9 +258,14 @@ class Saver(TrainerCallback):
             "best": self._best,
             "num_worse": self._num_worse,
         }
-        torch.save(loop, made / _LOOP)
-        best = self._best[0] if self._best and self._config.load_best_model_at_end else None
-        self._checkpoints.add(made, state.global_step, best)
+        torch.save(loop, made / self._loop_file)
+        self._trainer.accelerator.wait_for_everyone()
+        if state.is_world_process_zero:
+            for name in ("training_args.bin", "README.md"):
+                (made / name).unlink(missing_ok=True)
+            best = self._best[0] if self._best and self._config.load_best_model_at_end else None
+            self._checkpoints.add(made, state.global_step, best)
+        self._trainer.accelerator.wait_for_everyone()
 
 
 def _at_epoch_end(state: Any) -> bool:

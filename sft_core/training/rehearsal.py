@@ -26,8 +26,11 @@ _SAMPLE = 500
 """Most batches that are put together to see their padding."""
 
 
-def rehearse(trainer: Any, lengths: list[int]) -> Estimate:
+def rehearse(trainer: Any, lengths: list[int], num_processes: int = 1) -> Estimate:
     """Estimate what `trainer.train()` takes; `lengths` are the tokens of each row.
+
+    Where it stands for one of several processes, it accumulates what they share, and each of them
+    takes its part of the batches, and without a GPU of the memory.
 
     The trainer's weights are changed: throw it away. With accumulated gradients each batch counts
     an update, which is slightly too much.
@@ -42,7 +45,7 @@ def rehearse(trainer: Any, lengths: list[int]) -> Estimate:
     trainer.create_optimizer()
     model, optimizer = trainer.accelerator.prepare(trainer.model, trainer.optimizer)
     trainer.current_gradient_accumulation_steps = 1  # the training loop sets it
-    available = available_bytes()
+    available = available_bytes() // (1 if torch.cuda.is_available() else num_processes)
     measured: list[Measured] = []
     tries = {
         "one longest row": largest[:1],
@@ -67,7 +70,7 @@ def rehearse(trainer: Any, lengths: list[int]) -> Estimate:
         basis = "measured on the largest batch"
     *_, num_steps = trainer.set_initial_training_values(trainer.args, loader)
     updates = math.ceil(len(loader) / trainer.args.gradient_accumulation_steps)
-    num_batches = math.ceil(num_steps * len(loader) / updates)
+    num_batches = math.ceil(num_steps * len(loader) / updates / num_processes)
     whole = len(measured) == len(tries)
     return Estimate(
         device=_device(trainer),

@@ -28,7 +28,7 @@ class LabelTrainer(SFTTrainer):
     A step's loss is the mean over its labelled tokens, over all its batches and devices. The
     held-out loss is the mean over all labelled tokens. Entropy and accuracy are not taken. A model
     whose logits are more than a product with its head, or which has a loss of its own for its
-    experts, gets TRL's loss.
+    experts, gets TRL's loss, and so does one whose weights are shared out (FSDP).
     """
 
     def __init__(self, *args: Any, max_tokens_per_batch: int | None, **kwargs: Any) -> None:
@@ -37,7 +37,9 @@ class LabelTrainer(SFTTrainer):
         self._max_tokens = max_tokens_per_batch
         # Virtual tokens of prompt learning come with a mask of their own.
         self._keep_mask = peft is not None and peft.active_peft_config.is_prompt_learning
-        self._label_loss = not self.aux_loss_enabled and add_label_loss(
+        # A head that is shared out among processes is whole in its own forward pass alone.
+        own_loss = self.aux_loss_enabled or self.is_fsdp_enabled
+        self._label_loss = not own_loss and add_label_loss(
             self.model if peft is None else peft.get_base_model()
         )
         self.train_batches = self._batches(self.train_dataset, self.args.train_batch_size)
@@ -55,7 +57,11 @@ class LabelTrainer(SFTTrainer):
     def _batches(self, data: Dataset, max_rows: int) -> TokenBatches:
         seed = self.args.data_seed if self.args.data_seed is not None else self.args.seed
         return TokenBatches(
-            token_lengths(data), max_rows=max_rows, max_tokens=self._max_tokens, seed=seed
+            token_lengths(data),
+            max_rows=max_rows,
+            max_tokens=self._max_tokens,
+            seed=seed,
+            num_processes=self.args.world_size,
         )
 
     def _loader(self, data: Dataset, batches: TokenBatches) -> DataLoader[Any]:
@@ -63,12 +69,21 @@ class LabelTrainer(SFTTrainer):
             DataLoader(
                 data.select_columns(["input_ids", "labels"]),
                 batch_sampler=batches,
-                collate_fn=self.data_collator,
+                collate_fn=self._collate,
                 pin_memory=self.args.dataloader_pin_memory,
                 num_workers=self.args.dataloader_num_workers,
             )
         )
         return loader
+
+    def _collate(self, rows: list[dict[str, list[int]]]) -> Any:
+        """The batch of some rows; without a row, one of padding, which has no loss."""
+        if rows:
+            return self.data_collator(rows)
+        padding = {"input_ids": [self.processing_class.pad_token_id] * 2, "labels": [IGNORED] * 2}
+        batch = self.data_collator([padding])
+        batch["attention_mask"].zero_()
+        return batch
 
     def compute_loss(
         self,
@@ -97,12 +112,22 @@ class LabelTrainer(SFTTrainer):
             loss = loss * self.accelerator.num_processes
         return loss
 
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> tuple[None, None, None]:
+        """Adds to the held-out loss; batches of several processes differ in size, so upstream could
+        not gather them."""
+        loss = super().prediction_step(model, inputs, *args, **kwargs)[0]
+        count = (inputs["labels"][:, 1:] != IGNORED).sum()
+        if not self._label_loss and count > 0:
+            self._held_out += torch.stack([loss * count, count]).double().cpu()
+        return None, None, None
+
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """The held-out loss over all labelled tokens, where upstream averages over batches."""
         self._held_out.zero_()
         output = super().evaluation_loop(*args, **kwargs)
-        if self._label_loss:
-            total, count = self.accelerator.reduce(self._held_out.to(self.args.device), "sum")
-            prefix = kwargs.get("metric_key_prefix", "eval")
-            output.metrics[f"{prefix}_loss"] = float(total / count.clamp(min=1))
+        total, count = self.accelerator.reduce(self._held_out.to(self.args.device), "sum")
+        prefix = kwargs.get("metric_key_prefix", "eval")
+        output.metrics[f"{prefix}_loss"] = float(total / count.clamp(min=1))
         return output

@@ -6,6 +6,7 @@ skipped. TRL and PEFT are imported when training starts, because that takes seco
 
 from __future__ import annotations
 
+import hashlib
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -14,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.utils import gather_object
 
 from sft_core.base_model import load_base
 from sft_core.config import ModelConfig, TrainingConfig
-from sft_core.errors import ConfigError, DataError, TuneTrailError
+from sft_core.errors import ConfigError, DataError, IntegrityError, TuneTrailError
 from sft_core.token_file import load_tokens
 from sft_core.training.adapters import (
     check_method,
@@ -76,10 +78,11 @@ def train_adapter(
     """Fit an adapter, or all weights, to the labels of `train_tokens`, a file of `save_tokens`.
 
     The held-out loss is taken before the first step and after each epoch. On a CPU in float32 the
-    same inputs give the same bytes. `on_progress` gets step, max_steps, epoch and whatever was
-    logged at that step. Everything written lies in `output`, but for the checkpoints, where a
-    folder is given for them: what an interrupted training of the same inputs left there is gone on
-    with, and the result is the same.
+    same inputs give the same bytes. Called by each of several processes of a process group, it
+    trains one model in all of them, and the first saves it. `on_progress` gets step, max_steps,
+    epoch and whatever was logged at that step. Everything written lies in `output`, but for the
+    checkpoints, where a folder is given for them: what an interrupted training of the same inputs
+    left there is gone on with, and the result is the same.
 
     Raises:
         ConfigError: as `build_trainer`.
@@ -111,8 +114,14 @@ def train_adapter(
     )
     saver = Saver(trainer, config, kept)
     trainer.add_callback(saver)
+    if rank := trainer.args.process_index:
+        torch.manual_seed(seed + rank)  # each process drops out other units
     result = saver.train()
-    adapter = save_adapter(trainer.model, tokenizer, output / "adapter", output / "initial")
+    _check_equal(trainer)
+    adapter = output / "adapter"
+    weights = _whole_weights(trainer.model) if config.fsdp else None
+    if trainer.is_world_process_zero():
+        save_adapter(trainer.model, tokenizer, adapter, output / "initial", weights)
     plain = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     final = final_loss(plain, final_tokens(train_tokens, validation_tokens))
     trainable, total = parameter_counts(trainer.model)
@@ -190,6 +199,35 @@ def build_trainer(
     return trainer, tokenizer
 
 
+def _whole_weights(model: Any) -> dict[str, torch.Tensor]:
+    """Weights that are shared out among processes, put together in the first one."""
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights: dict[str, torch.Tensor] = get_model_state_dict(model, options=options)
+    return weights
+
+
+def _check_equal(trainer: Trainer) -> None:
+    """After the same updates all processes hold the same weights, to the byte.
+
+    Raises:
+        IntegrityError: they do not.
+    """
+    if trainer.args.world_size == 1 or trainer.is_fsdp_enabled:
+        return
+    digest = hashlib.sha256()
+    for weight in trainer.model.parameters():
+        if weight.requires_grad:
+            digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+    found = gather_object([digest.hexdigest()])
+    if len(set(found)) > 1:
+        raise IntegrityError(
+            f"train: the {len(found)} processes hold {len(set(found))} different sets of weights, "
+            "so one of them computes wrongly. Check the hardware, or set training.num_processes: 1."
+        )
+
+
 def _padding(trainer: Trainer) -> dict[str, float]:
     """Share of padding; a plain Trainer makes up its batches on the way."""
     batches = getattr(trainer, "train_batches", None)
@@ -247,6 +285,9 @@ def _arguments(config: TrainingConfig, seed: int, output: Path, *, evaluate: boo
         disable_tqdm=not sys.stderr.isatty(),
         dataloader_pin_memory=on_gpu,
         use_cpu=not on_gpu,
+        ddp_backend=None if on_gpu or config.num_processes == 1 else "gloo",
+        ddp_find_unused_parameters=False,
+        fsdp="full_shard" if config.fsdp else None,
         seed=seed,
         data_seed=seed,
     )

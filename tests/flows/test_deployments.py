@@ -76,19 +76,19 @@ def server(home):
         yield env, client
 
 
+def call(env, *args):
+    done = subprocess.run(prefect(*args), cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_all_deployments_register_and_a_worker_completes_a_triggered_run(
     server, home, quick_config
 ):
     env, client = server
-
-    def call(*args):
-        done = subprocess.run(prefect(*args), cwd=ROOT, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    call("work-pool", "create", "tunetrail", "--type", "process")
-    call("--no-prompt", "deploy", "--all")
+    call(env, "work-pool", "create", "tunetrail", "--type", "process")
+    call(env, "--no-prompt", "deploy", "--all")
     found = {d["name"]: d for d in client.post("/deployments/filter", json={}).json()}
-    assert set(found) == {"sft", "audit", "retrain"}
+    assert set(found) == {"sft", "audit", "train", "retrain"}
     assert [s["schedule"]["cron"] for s in found["retrain"]["schedules"]] == ["0 3 * * 1"]
 
     definitions = found["sft"]["parameter_openapi_schema"]["definitions"]
@@ -123,3 +123,56 @@ def test_all_deployments_register_and_a_worker_completes_a_triggered_run(
     (run,) = mlflow.search_runs([experiment], f"tags.`prefect.flow_run_id` = '{run_id}'")
     assert run.info.status == "FINISHED"
     assert run.data.params["training.max_steps"] == "2"
+
+
+def test_training_deployments_fit_docker_and_kubernetes_pools(server):
+    env, client = server
+    for kind in ("docker", "kubernetes"):
+        call(env, "work-pool", "create", f"gpu-{kind}", "--type", kind)
+    call(env, "--no-prompt", "deploy", "--all", "--prefect-file", "prefect.gpu.yaml")
+    found = {d["name"]: d for d in client.post("/deployments/filter", json={}).json()}
+    assert set(found) == {"docker", "kubernetes"}
+    for kind, deployment in found.items():
+        pool = client.get(f"/work_pools/gpu-{kind}").json()
+        assert pool["type"] == kind
+        # A variable that the pool's template does not know would be left out without a word.
+        known = pool["base_job_template"]["variables"]["properties"]
+        assert set(deployment["job_variables"]) <= set(known)
+        assert deployment["job_variables"]["env"]["TUNETRAIL_STORE_URL"]
+
+
+@pytest.mark.timeout(900)  # two runs, and a start of the flow `train` in each
+def test_the_training_stage_runs_on_another_machine(server, home, tmp_path, quick_config):
+    """A worker with a home of its own trains; both homes share no more than the store's URL."""
+    env, client = server
+    call(env, "work-pool", "create", "tunetrail", "--type", "process")
+    call(env, "--no-prompt", "deploy", "--name", "train")
+    env = env | {"TUNETRAIL_STORE_URL": f"file://{tmp_path}/shared"}
+    there = tmp_path / "there"
+    path = tmp_path / "config.json"
+    worker = env | {"TUNETRAIL_HOME": str(there)}
+    with running(
+        prefect("worker", "start", "--pool", "tunetrail"), worker, tmp_path / "worker.log"
+    ):
+        here = env | {"TUNETRAIL_TRAIN_DEPLOYMENT": "train/train"}
+
+        def run(**training):
+            config = change(quick_config, training={"max_steps": 2, **training})
+            path.write_text(config.model_dump_json())
+            command = [sys.executable, "-m", "flows.cli", "run", str(path)]
+            return subprocess.run(
+                command, cwd=ROOT, env=here, capture_output=True, text=True, timeout=400
+            )
+
+        done = run()
+        assert done.returncode == 0, done.stderr[-2000:] + (tmp_path / "worker.log").read_text()
+        # An error of ours crosses over with its kind: 2 is that of a config.
+        refused = run(lora={"target_modules": ["no_such_layer"]})
+        assert refused.returncode == 2, refused.stderr[-2000:]
+        assert "no_such_layer" in refused.stderr
+    assert list((there / "store").glob("*.dir"))
+    assert list((home / "store").glob("*.dir"))
+    assert not (there / "mlflow.db").exists()
+    runs = client.post("/flow_runs/filter", json={}).json()
+    kinds = sorted((run["name"] != "", run["state"]["name"]) for run in runs)
+    assert (True, "ConfigError") in kinds

@@ -32,6 +32,8 @@ def test_a_checkpoint_never_resumes_another_training(monkeypatch):
         key(model=ModelConfig(model_name_or_path="other")),
         key(config=TrainingConfig(learning_rate=1e-4)),
         key(config=TrainingConfig(lora=LoraSection(r=8))),
+        key(config=TrainingConfig(num_processes=2)),
+        key(config=TrainingConfig(num_processes=3)),
         key(seed=1),
     ]
     assert key() == key()

@@ -19,6 +19,7 @@ from sft_core.config import LoraSection, ModelConfig, TrainingConfig
 from sft_core.store import sha256_tree
 from sft_core.token_file import save_tokens
 from sft_core.tokenization import tokenize_records
+from sft_core.training.processes import train_in_processes
 from sft_core.training.trainer import train_adapter
 from tests.sft_core.tiny_model import CHATML, CONTEXT, byte_tokenizer, record, write_base
 
@@ -51,7 +52,8 @@ def train(
     folder: Path, work: Path, config: TrainingConfig = CONFIG, **values: Any
 ) -> dict[str, Any]:
     """What a training measured, with the digest of its adapter; checkpoints lie in `work`."""
-    trained = train_adapter(
+    fit = train_adapter if config.num_processes == 1 else train_in_processes
+    trained = fit(
         folder / "base",
         folder / "train.parquet",
         folder / "validation.parquet",

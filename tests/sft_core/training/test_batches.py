@@ -95,7 +95,13 @@ def test_resuming_in_the_middle_of_an_epoch() -> None:
     assert rest == [[MIXED[row] for row in batch] for batch in whole[5:]]
 
 
-def test_two_processes_share_the_batches() -> None:
-    sampler = batches(MIXED[:384])  # 24 batches
-    parts = [list(BatchSamplerShard(sampler, 2, process)) for process in (0, 1)]
-    assert [b for pair in zip(*parts, strict=True) for b in pair] == list(sampler)
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 20), st.integers(1, 5))
+def test_processes_share_the_batches(lengths: list[int], rows: int, processes: int) -> None:
+    """Each batch goes to one of them, each gets as many, and a step of all is a stretch of them."""
+    alone = list(batches(lengths, rows))
+    shared = TokenBatches(lengths, max_rows=rows, max_tokens=None, seed=7, num_processes=processes)
+    parts = [list(BatchSamplerShard(shared, processes, process)) for process in range(processes)]
+    together = [batch for step in zip(*parts, strict=True) for batch in step]
+    assert len(together) == len(shared) < len(alone) + processes
+    assert together == alone + [[]] * (len(together) - len(alone))

@@ -144,6 +144,11 @@ def test_prefix_tuning_is_refused_before_any_work(base: ModelConfig) -> None:
     check_method(folder(base), base, TrainingConfig(peft_type="PROMPT_TUNING"))
 
 
+def test_several_processes_are_refused_before_any_work(base: ModelConfig) -> None:
+    with pytest.raises(ConfigError, match="2 processes are for causal models"):
+        check_method(folder(base), base, TrainingConfig(num_processes=2))
+
+
 def examples(base: ModelConfig) -> list[Any]:
     tokenizer = byte_tokenizer(template=None)
     return [e for _, e in tokenize_records(RECORDS, tokenizer, template_of(base), 64, SEQ2SEQ)]
