@@ -140,7 +140,9 @@ def _run(args: argparse.Namespace) -> int:
     config = _load(args)
     with _own_lines():
         from flows.embedded_server import start_server
+        from tasks.tracking_process import start_tracking
 
+        start_tracking()
         server = start_server()
         from flows.sft import sft
 
@@ -163,6 +165,9 @@ def _replay(args: argparse.Namespace) -> int:
 def _audit(args: argparse.Namespace) -> int:
     config = _load(args)
     with _own_lines():
+        from tasks.tracking_process import start_tracking
+
+        start_tracking()
         from prefect.settings import PREFECT_API_URL
 
         from flows.audit import audit

@@ -30,6 +30,7 @@ _CONTRACTS = (
     "tasks.fingerprint",
     "tasks.stage",
     "tasks.tracking",
+    "tasks.tracking_process",
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
