@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +138,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.replay:
         return _replay(args)
     config = _load(args)
-    with _own_lines():
+    with _own_lines(), _tracking_started():
         from flows.embedded_server import start_server
-        from tasks.tracking_process import start_tracking
 
-        start_tracking()
         server = start_server()
         from flows.sft import sft
 
@@ -164,10 +162,7 @@ def _replay(args: argparse.Namespace) -> int:
 
 def _audit(args: argparse.Namespace) -> int:
     config = _load(args)
-    with _own_lines():
-        from tasks.tracking_process import start_tracking
-
-        start_tracking()
+    with _own_lines(), _tracking_started():
         from prefect.settings import PREFECT_API_URL
 
         from flows.audit import audit
@@ -203,6 +198,15 @@ def _preview(args: argparse.Namespace) -> int:
     return 0
 
 
+class _AboveBars(logging.Handler):
+    """Writes to stderr, above the progress bars that stand there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 @contextmanager
 def _own_lines() -> Iterator[None]:
     """Our own lines on stderr instead of Prefect's; libraries' warnings go to the log file."""
@@ -214,7 +218,7 @@ def _own_lines() -> Iterator[None]:
         folder.mkdir(exist_ok=True)
         file = logging.FileHandler(folder / "tunetrail.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    console = logging.StreamHandler()
+    console = _AboveBars()
     console.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     ours, warned = logging.getLogger("tunetrail"), logging.getLogger("py.warnings")
     ours.setLevel(logging.INFO)
@@ -236,6 +240,12 @@ def _own_lines() -> Iterator[None]:
             logger.removeHandler(handler)
             logger.propagate = True
         file.close()
+
+
+def _tracking_started() -> AbstractContextManager[None]:
+    from tasks.tracking_process import tracking_started
+
+    return tracking_started()
 
 
 def _show_run(args: argparse.Namespace, run_id: str) -> bool:

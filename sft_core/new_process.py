@@ -10,8 +10,8 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from signal import Signals
 from typing import Any
 
@@ -21,6 +21,30 @@ from sft_core.store import home, writing
 
 Reply = dict[str, Any]
 
+_prepared: dict[str, subprocess.Popen[str]] = {}
+
+
+def _start(module: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", module]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+@contextmanager
+def prepared(module: str) -> Iterator[None]:
+    """Start the process of the next `ask` now: it imports while the caller works.
+
+    An exception ends it.
+    """
+    process = _prepared[module] = _prepared.get(module) or _start(module)
+    try:
+        yield
+    except BaseException:
+        del _prepared[module]
+        with process:
+            process.kill()
+        raise
+
 
 def ask(module: str, request: Reply) -> Reply:
     """What `python -m module` replies; it runs in this working directory and environment.
@@ -29,13 +53,16 @@ def ask(module: str, request: Reply) -> Reply:
         ProcessError: it ended without a reply.
         TuneTrailError: the error that it reported, of the same kind.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", module], input=json.dumps(request), capture_output=True, text=True
-    )
+    with _prepared.pop(module, None) or _start(module) as process:
+        try:
+            replied, said = process.communicate(json.dumps(request))
+        except BaseException:
+            process.kill()
+            raise
     try:
-        reply: Reply = json.loads(done.stdout)
+        reply: Reply = json.loads(replied)
     except ValueError as error:
-        raise _lost(module, done) from error
+        raise _lost(module, process.returncode, said) from error
     if "error" in reply:
         raise getattr(errors, reply["error"])(reply["message"])
     return reply
@@ -52,14 +79,13 @@ def answer(work: Callable[[Reply], Reply]) -> None:
     json.dump(reply, sys.stdout)
 
 
-def _lost(module: str, done: subprocess.CompletedProcess[str]) -> ProcessError:
-    code = done.returncode
+def _lost(module: str, code: int, said: str) -> ProcessError:
     ended = f"was ended by {Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
     path = home() / "logs" / f"process-{time.strftime('%Y%m%d-%H%M%S')}.log"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
-        path.write_text(done.stderr, encoding="utf-8")
+        path.write_text(said, encoding="utf-8")
     error = ProcessError(
         f"{module}: its process {ended} before it replied. Its last words are in {path}; they may "
         "quote data, look before you share them."

@@ -127,8 +127,13 @@ class StageRunner:
 
     def __enter__(self) -> StageRunner:
         flow_run_id, name = str(flow_run.id or ""), str(flow_run.name or self.flow)
-        self.run_id = self.tracking.call("open", self.flow, self.config, flow_run_id, name)()
-        self._before = self.tracking.call("logged_before")()
+        try:
+            opened = self.tracking.call("open", self.flow, self.config, flow_run_id, name)
+            self.run_id: str = opened()
+            self._before = self.tracking.call("logged_before")()
+        except BaseException as error:
+            self._close_tracking(error, "", {})
+            raise
         return self
 
     @contextmanager
@@ -231,14 +236,19 @@ class StageRunner:
         if self.record().report("model_card"):
             note += " The model card is in the artifacts: record/README.md."
         tags = {"verdict": verdict, "cached_stages": " ".join(self.cached)}
-        try:
-            self.tracking.call("close", _outcome(problem), note, tags)()
-        finally:
-            self.tracking.close()
+        self._close_tracking(problem, note, tags)
         if isinstance(problem, TuneTrailError):
             problem.run_id = self.run_id
         if problem is not None and problem is not error:
             raise problem
+
+    def _close_tracking(
+        self, problem: BaseException | None, note: str, tags: dict[str, str]
+    ) -> None:
+        try:
+            self.tracking.call("close", _outcome(problem), note, tags)()
+        finally:
+            self.tracking.close()
 
 
 def _call_as_task(

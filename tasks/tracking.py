@@ -1,7 +1,7 @@
 """MLflow as the window: one parent run a pipeline run, one child a stage, cached or not.
 
-The only module that imports mlflow, in a process of its own (`tasks.tracking_process`). It speaks to
-the client with explicit run ids, because the active run is thread-local. A run that SIGKILL left
+The only module that imports mlflow, in a process of its own (`tasks.tracking_process`). It speaks
+to the client with explicit run ids, because the active run is thread-local. A run that SIGKILL left
 RUNNING is gone on with by the next run of the same config.
 """
 
@@ -262,7 +262,12 @@ class Tracker:
             self.client.log_artifacts(self._run, temporary, folder)
 
     def close(self, outcome: str, note: str, tags: Mapping[str, str]) -> None:
-        """End the parent run with its true status; the note is what the UI shows first."""
+        """End the parent run with its true status; the note is what the UI shows first.
+
+        Nothing where none could be opened.
+        """
+        if not self._run:
+            return
         self.client.set_tag(self._run, "mlflow.note.content", note)
         for key, value in tags.items():
             self.client.set_tag(self._run, f"tunetrail.{key}", value)

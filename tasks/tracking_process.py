@@ -1,7 +1,7 @@
 """The tracker in a process of its own: MLflow is imported and written to beside the stages.
 
-`python -m tasks.tracking_process FD` is that process. It does what it is told in order, and ends when
-the process that started it has gone, after what it was told before.
+`python -m tasks.tracking_process FD` is that process. It does what it is told in order, and ends
+when the process that started it has gone, after what it was told before.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from typing import Any
@@ -22,9 +23,17 @@ from sft_core.store import make_home, writing
 _started: list[TrackingProcess] = []
 
 
-def start_tracking() -> None:
-    """Start the process for the next run now: it imports while the caller does so too."""
-    _started.append(TrackingProcess())
+@contextmanager
+def tracking_started() -> Iterator[None]:
+    """Start the process of the next run now: it imports while the caller does so too."""
+    process = TrackingProcess()
+    _started.append(process)
+    try:
+        yield
+    finally:
+        if process in _started:
+            _started.remove(process)
+            process.close()
 
 
 def tracking_process() -> TrackingProcess:

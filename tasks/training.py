@@ -33,12 +33,17 @@ def train(
     A run that was killed here goes on from its last checkpoint.
     """
     from sft_core.base_model import check_base
+    from sft_core.new_process import prepared
     from sft_core.training.checkpoints import checkpoint_folder
     from sft_core.training.trainer import train_adapter
 
     base = tokens.models["base"]
     key = checkpoint_key(tokens, model, config, seed)
-    with tempfile.TemporaryDirectory() as temporary, checkpoint_folder(key) as checkpoints:
+    with (
+        prepared("sft_core.training.reload"),  # the next stage asks it
+        tempfile.TemporaryDirectory() as temporary,
+        checkpoint_folder(key) as checkpoints,
+    ):
         trained = train_adapter(
             check_base(base),
             locate(tokens.private["train"]),
