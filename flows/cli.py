@@ -161,11 +161,17 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _audit(args: argparse.Namespace) -> int:
+    from sft_core.store import home
+
     config = _load(args)
+    is_new = not (home() / "mlflow.db").exists()
     with _own_lines(), _tracking_started():
         from prefect.settings import PREFECT_API_URL
 
         from flows.audit import audit
+
+        if is_new:  # no stage is cached, and MLflow's process still makes its database
+            import data_checks.validation.expectations  # noqa: F401
 
         # An audit is not worth the start of a server: it is a flow run where one is there already.
         if PREFECT_API_URL.value():
