@@ -6,6 +6,7 @@ crosses over as it is; a process that ends without a reply is an error as well.
 
 from __future__ import annotations
 
+import atexit
 import json
 import subprocess
 import sys
@@ -44,6 +45,14 @@ def prepared(module: str) -> Iterator[None]:
         with process:
             process.kill()
         raise
+
+
+@atexit.register
+def _end_prepared() -> None:
+    """What was never asked, because the result came from the cache."""
+    for process in _prepared.values():
+        with process:
+            process.kill()
 
 
 def ask(module: str, request: Reply) -> Reply:
