@@ -219,10 +219,11 @@ class Tracker:
     def log_stage(self, report: StageReport, cached: bool, timings: Mapping[str, float]) -> None:
         """Write a report to its stage's run; metrics and data sets also to the parent.
 
-        `timings` are durations and rates: facts of this run, which no report holds.
+        Nothing where the stage's run could not be opened, which was an error by then. `timings` are
+        durations and rates: facts of this run, which no report holds.
         """
         if self._stage is None:
-            raise RuntimeError(f"{report.stage} has no run to be logged in")
+            return
         child, _ = self._stage
         earlier = self._logged.get(report.stage)
         if earlier and (earlier.run_id, earlier.report_sha256) == (child, report.sha256):

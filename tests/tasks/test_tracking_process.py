@@ -25,8 +25,9 @@ def test_a_late_error_is_raised_and_the_run_is_closed_all_the_same(home, quick_c
     process.call("begin_stage", "split", "key")
     process.call("log_stage", REPORT, False, {"stage_seconds": 1.0})
     process.call("end_stage", "FINISHED")
-    with pytest.raises(RuntimeError, match="no run to be logged in"):
-        process.call("log_stage", REPORT, False, {})()
+    late = process.call("log_files", {"lost": home / "lost"}, "record")
+    with pytest.raises(FileNotFoundError):
+        late()
     process.call("close", "failed", "note", {"verdict": "fail"})()
     process.close()
     assert tracking(home).get_run(run_id).info.status == "FAILED"
