@@ -8,14 +8,35 @@ import sys
 
 from prefect import flow
 
-from flows.sft import check_data
 from sft_core.config import DEMO, PipelineConfig
+from sft_core.reports import DatasetRef
 from tasks.accounting import account
+from tasks.bias_audit import audit_bias
+from tasks.contamination import decontaminate
 from tasks.data_card import write_data_card
+from tasks.deduplication import deduplicate
+from tasks.ingestion import ingest
 from tasks.model_card import write_model_card
 from tasks.page import write_page
+from tasks.permission import permit
+from tasks.privacy import protect
 from tasks.sealing import seal
+from tasks.splitting import split
 from tasks.stage import StageRunner
+from tasks.validation import validate
+
+
+def check_data(run: StageRunner, config: PipelineConfig) -> dict[str, DatasetRef]:
+    """The data half: train, validation and test rows that are safe to use. Imports no torch."""
+    raw = run(ingest, config.ingest)
+    usable = run(permit, raw.data, raw.files["source_rows"], config.terms)
+    valid = run(validate, usable.data, config.validation)
+    safe = run(protect, valid.data, config.privacy)
+    unique = run(deduplicate, safe.data, config.dedup)
+    splits = run(split, unique.data, config.split).datasets
+    clean = run(decontaminate, splits, config.contamination)
+    run(audit_bias, clean.data, config.bias, config.seed)
+    return splits | {"train": clean.data}
 
 
 @flow(name="audit", description="Check the data alone and write the record.")

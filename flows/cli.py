@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.replay:
         return _replay(args)
     config = _load(args)
-    with _own_lines():
+    with _own_lines(), _tracking_started():
         from flows.embedded_server import start_server
 
         server = start_server()
@@ -161,11 +161,17 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _audit(args: argparse.Namespace) -> int:
+    from sft_core.store import home
+
     config = _load(args)
-    with _own_lines():
+    is_new = not (home() / "mlflow.db").exists()
+    with _own_lines(), _tracking_started():
         from prefect.settings import PREFECT_API_URL
 
         from flows.audit import audit
+
+        if is_new:  # no stage is cached, and MLflow's process still makes its database
+            import data_checks.validation.expectations  # noqa: F401
 
         # An audit is not worth the start of a server: it is a flow run where one is there already.
         if PREFECT_API_URL.value():
@@ -198,6 +204,15 @@ def _preview(args: argparse.Namespace) -> int:
     return 0
 
 
+class _AboveBars(logging.Handler):
+    """Writes to stderr, above the progress bars that stand there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
 @contextmanager
 def _own_lines() -> Iterator[None]:
     """Our own lines on stderr instead of Prefect's; libraries' warnings go to the log file."""
@@ -209,7 +224,7 @@ def _own_lines() -> Iterator[None]:
         folder.mkdir(exist_ok=True)
         file = logging.FileHandler(folder / "tunetrail.log")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-    console = logging.StreamHandler()
+    console = _AboveBars()
     console.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
     ours, warned = logging.getLogger("tunetrail"), logging.getLogger("py.warnings")
     ours.setLevel(logging.INFO)
@@ -231,6 +246,12 @@ def _own_lines() -> Iterator[None]:
             logger.removeHandler(handler)
             logger.propagate = True
         file.close()
+
+
+def _tracking_started() -> AbstractContextManager[None]:
+    from tasks.tracking_process import tracking_started
+
+    return tracking_started()
 
 
 def _show_run(args: argparse.Namespace, run_id: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from flows.sft import check_data
+from flows.audit import check_data
 from sft_core.base_model import resolve_base
 from sft_core.config import PipelineConfig
 from sft_core.documents.preview_page import facts, size

@@ -6,12 +6,13 @@ crosses over as it is; a process that ends without a reply is an error as well.
 
 from __future__ import annotations
 
+import atexit
 import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from signal import Signals
 from subprocess import PIPE
 from tempfile import TemporaryFile
@@ -24,6 +25,38 @@ from sft_core.store import home, writing
 
 Reply = dict[str, Any]
 
+_prepared: dict[str, subprocess.Popen[str]] = {}
+
+
+def _start(module: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", module]
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+@contextmanager
+def prepared(module: str) -> Iterator[None]:
+    """Start the process of the next `ask` now: it imports while the caller works.
+
+    An exception ends it.
+    """
+    process = _prepared[module] = _prepared.get(module) or _start(module)
+    try:
+        yield
+    except BaseException:
+        del _prepared[module]
+        with process:
+            process.kill()
+        raise
+
+
+@atexit.register
+def _end_prepared() -> None:
+    """What was never asked, because the result came from the cache."""
+    for process in _prepared.values():
+        with process:
+            process.kill()
+
 
 def ask(module: str, request: Reply) -> Reply:
     """What `python -m module` replies; it runs in this working directory and environment.
@@ -32,13 +65,16 @@ def ask(module: str, request: Reply) -> Reply:
         ProcessError: it ended without a reply.
         TuneTrailError: the error that it reported, of the same kind.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", module], input=json.dumps(request), capture_output=True, text=True
-    )
+    with _prepared.pop(module, None) or _start(module) as process:
+        try:
+            replied, said = process.communicate(json.dumps(request))
+        except BaseException:
+            process.kill()
+            raise
     try:
-        reply: Reply = json.loads(done.stdout)
+        reply: Reply = json.loads(replied)
     except ValueError as error:
-        raise _lost(module, done.returncode, done.stderr) from error
+        raise _lost(module, process.returncode, said) from error
     _raise_reported(reply)
     return reply
 

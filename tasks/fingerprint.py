@@ -7,7 +7,8 @@ import hashlib
 import importlib.metadata
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ _CONTRACTS = (
     "tasks.fingerprint",
     "tasks.stage",
     "tasks.tracking",
+    "tasks.tracking_process",
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -67,10 +69,11 @@ def _read(module: str) -> tuple[str, tuple[str, ...]] | None:
         return None
     source = path.read_bytes()
     tree = ast.parse(source)
-    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    nodes = list(ast.walk(tree))
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant)}
     files = [f for f in _data_files(module.split(".")[0]) if f.name in texts]
     digest = sha256_json([hashlib.sha256(source).hexdigest(), *map(sha256_file, files)])
-    return digest, tuple(_imports(tree))
+    return digest, tuple(_imports(nodes))
 
 
 def _source(module: str) -> Path | None:
@@ -87,19 +90,29 @@ def _data_files(package: str) -> tuple[Path, ...]:
 
 
 @cache
-def _distributions() -> Mapping[str, list[str]]:
-    return importlib.metadata.packages_distributions()
+def _distributions() -> Mapping[str, list[importlib.metadata.Distribution]]:
+    """By top-level module, what `importlib.metadata.packages_distributions` finds in a second."""
+    found = defaultdict(list)
+    for distribution in importlib.metadata.distributions():
+        modules = set((distribution.read_text("top_level.txt") or "").split())
+        for line in () if modules else (distribution.read_text("RECORD") or "").splitlines():
+            path = line.split(",")[0]
+            if path.endswith(".py"):
+                modules.add(path.removesuffix(".py").split("/")[0])
+        for module in modules:
+            found[module].append(distribution)
+    return found
 
 
 @cache
 def _version(module: str) -> str:
     """Versions of the distributions that a module belongs to; empty for the standard library."""
-    names = sorted(set(_distributions().get(module, ())))
-    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in names)
+    named = {(found.name, found.version) for found in _distributions().get(module, ())}
+    return " ".join(f"{name} {version}" for name, version in sorted(named))
 
 
-def _imports(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
+def _imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

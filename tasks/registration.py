@@ -5,8 +5,7 @@ from __future__ import annotations
 from sft_core.records import sha256_json
 from sft_core.reports import RunRecord, StageReport, Table
 from sft_core.store import check, locate
-from tasks.stage import stage
-from tasks.tracking import Tracker
+from tasks.stage import stage, tracking
 
 CANDIDATE = "candidate"
 
@@ -30,7 +29,7 @@ def register(record: RunRecord) -> StageReport:
         "card_sha256": card.files["README"].sha256 if card else "",
     }
     name = record.config["name"]
-    version = Tracker().register(record, name, locate(adapter), tags)
+    version = tracking().call("register", record, name, locate(adapter), tags)()
     return StageReport(
         stage="register",
         metrics={"version": float(version)},
@@ -46,7 +45,7 @@ def nominate(record: RunRecord) -> StageReport:
     if record.verdict != "pass" or sealed is None or not versions:
         return StageReport(stage="nominate")
     name, version, _ = versions[0]
-    Tracker().move_alias(str(name), CANDIDATE, str(version))
+    tracking().call("move_alias", str(name), CANDIDATE, str(version))()
     return StageReport(
         stage="nominate",
         tables={"alias": Table(columns=("alias", "version"), rows=((CANDIDATE, version),))},

@@ -11,8 +11,7 @@ from sft_core.lineage.provenance import code_provenance, environment_provenance
 from sft_core.records import sha256_json
 from sft_core.reports import DatasetRef, FileRef, RunRecord, StageReport, Table
 from sft_core.store import home, is_stored, locate, put_bytes, writing
-from tasks.stage import stage
-from tasks.tracking import Tracker
+from tasks.stage import stage, tracking
 
 _FOR_PEOPLE = ("data_card", "page", "model_card")
 """Stages whose files and figures are all put where people look."""
@@ -71,7 +70,7 @@ def seal(record: RunRecord) -> StageReport:
     subjects = [(f"{folder}/{name}", ref.sha256) for name, ref in sorted(published.items())]
     statement = append("run", subjects, predicate)
     _publish(record.run_id, published)
-    Tracker().log_files(record.run_id, {"statement.json": locate(statement)}, "record")
+    tracking().call("log_files", {"statement.json": locate(statement)}, "record")
     return StageReport(stage="seal", files={"statement": statement})
 
 
@@ -108,4 +107,4 @@ def _publish(run_id: str, published: dict[str, FileRef]) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name, ref in published.items():
             (folder / name).write_bytes(locate(ref).read_bytes())
-    Tracker().log_files(run_id, {name: folder / name for name in published}, "record")
+    tracking().call("log_files", {name: folder / name for name in published}, "record")

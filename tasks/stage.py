@@ -27,11 +27,12 @@ from sft_core.records import sha256_json
 from sft_core.reports import Gate, RunRecord, StageReport
 from sft_core.store import check, is_stored
 from tasks.fingerprint import content_of, source_digest
-from tasks.tracking import Tracker
+from tasks.tracking_process import TrackingProcess, tracking_process
 
 _log = logging.getLogger("tunetrail")
 
 _timings: ContextVar[dict[str, float]] = ContextVar("timings")
+_tracking: ContextVar[TrackingProcess] = ContextVar("tracking")
 
 
 @dataclass(frozen=True)
@@ -108,21 +109,31 @@ def note_timings(timings: Mapping[str, float]) -> None:
     _timings.get({}).update(timings)
 
 
+def tracking() -> TrackingProcess:
+    """Where the run of this stage is logged."""
+    return _tracking.get()
+
+
 class StageRunner:
     """Runs stages in one MLflow parent run: measure, log, then judge."""
 
     def __init__(self, config: PipelineConfig, flow: str) -> None:
         self.config = config
         self.flow = flow
-        self.tracker = Tracker()
+        self.tracking = tracking_process()
         self.reports: list[StageReport] = []
         self.cached: list[str] = []
         self.problem: BaseException | None = None
 
     def __enter__(self) -> StageRunner:
-        self.run_id = self.tracker.open(
-            self.flow, self.config, str(flow_run.id or ""), str(flow_run.name or self.flow)
-        )
+        flow_run_id, name = str(flow_run.id or ""), str(flow_run.name or self.flow)
+        try:
+            opened = self.tracking.call("open", self.flow, self.config, flow_run_id, name)
+            self.run_id: str = opened()
+            self._before = self.tracking.call("logged_before")()
+        except BaseException as error:
+            self._close_tracking(error, "", {})
+            raise
         return self
 
     @contextmanager
@@ -150,25 +161,40 @@ class StageRunner:
         """
         _log.info("%s: started", stage.name)
         key = self._key(stage, args)
-        with self.tracker.child(self.run_id, stage.name, key or "") as child:
+        with self._logged(stage.name, key or ""):
             timings: dict[str, float] = {}
             _timings.set(timings)
+            _tracking.set(self.tracking)
             started = time.monotonic()
             report, cached = self._call(stage, args, key)
             timings["stage_seconds"] = time.monotonic() - started
             report = stage.judge(report, self.config.policy)
             self.reports.append(report)
-            before = self.tracker.logged(child, report)
-            if before.cached if before else cached:
+            before = self._before.get(stage.name)
+            if before and before[:2] == (key or "", report.sha256):
+                cached = before[2]
+            if cached:
                 self.cached.append(stage.name)
-            if before is None:
-                self.tracker.log_report(self.run_id, child, report, cached)
-                self.tracker.log_timings(child, timings)
+            self.tracking.call("log_stage", report, cached, timings)
             _log.info("%s: %s%s", stage.name, summary_line(report), " (cached)" if cached else "")
             failed = [gate for gate in report.gates if gate.verdict != "pass"]
             if failed:
                 raise GateError("\n".join(explain(report, gate) for gate in failed))
         return report
+
+    @contextmanager
+    def _logged(self, name: str, key: str) -> Iterator[None]:
+        """A stage's run in MLflow, closed with its true status whatever happens inside."""
+        status = "KILLED"
+        try:
+            self.tracking.call("begin_stage", name, key)
+            yield
+            status = "FINISHED"
+        except Exception:
+            status = "FAILED"
+            raise
+        finally:
+            self.tracking.call("end_stage", status)
 
     def _key(self, stage: Stage, args: tuple[Any, ...]) -> str | None:
         """None for what is not cached, and in a run that is ending."""
@@ -210,11 +236,19 @@ class StageRunner:
         if self.record().report("model_card"):
             note += " The model card is in the artifacts: record/README.md."
         tags = {"verdict": verdict, "cached_stages": " ".join(self.cached)}
-        self.tracker.close(self.run_id, _outcome(problem), note, tags)
+        self._close_tracking(problem, note, tags)
         if isinstance(problem, TuneTrailError):
             problem.run_id = self.run_id
         if problem is not None and problem is not error:
             raise problem
+
+    def _close_tracking(
+        self, problem: BaseException | None, note: str, tags: dict[str, str]
+    ) -> None:
+        try:
+            self.tracking.call("close", _outcome(problem), note, tags)()
+        finally:
+            self.tracking.close()
 
 
 def _call_as_task(

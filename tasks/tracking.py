@@ -1,8 +1,8 @@
 """MLflow as the window: one parent run a pipeline run, one child a stage, cached or not.
 
-The only module that imports mlflow. It speaks to the client with explicit run ids, because the
-active run is thread-local, and it never leaves a run RUNNING behind an exception or a signal. A
-run that SIGKILL left RUNNING is gone on with by the next run of the same config.
+The only module that imports mlflow, in a process of its own (`tasks.tracking_process`). It speaks
+to the client with explicit run ids, because the active run is thread-local. A run that SIGKILL left
+RUNNING is gone on with by the next run of the same config.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +76,8 @@ class Tracker:
             self.client.search_experiments(max_results=1)
         self._logged: dict[str, LoggedStage] = {}
         self._lock: FileLock | None = None
+        self._run = ""
+        self._stage: tuple[str, str] | None = None
 
     def open(self, flow: str, config: PipelineConfig, flow_run_id: str, name: str) -> str:
         """Start the parent run with the config as its params; returns its id.
@@ -88,6 +89,7 @@ class Tracker:
         run_id = self._adopt(flow, config)
         if run_id is None:
             run_id = self._create(flow, config, name)
+        self._run = run_id
         self.client.set_tag(run_id, "prefect.flow_run_id", flow_run_id)
         params = [
             Param(key, value[:_MAX_PARAM_CHARS])
@@ -179,47 +181,53 @@ class Tracker:
             )
             return created
 
-    @contextmanager
-    def child(self, parent: str, name: str, cache_key: str) -> Iterator[str]:
-        """A stage's run, closed with its true status whatever happens inside.
+    def logged_before(self) -> dict[str, tuple[str, str, bool]]:
+        """Cache key, report's digest and whether it came from the cache, of the stages that the
+        run had logged before it was killed."""
+        return {
+            stage: (each.cache_key, each.report_sha256, each.cached)
+            for stage, each in self._logged.items()
+        }
 
-        Where the run was killed after it had logged this stage with the same inputs, it is the run
-        of that time.
-        """
+    def begin_stage(self, name: str, cache_key: str) -> None:
+        """Open a stage's run; where the run was killed after it had logged this stage with the same
+        inputs, it is the run of that time."""
         earlier = self._logged.get(name)
         if earlier is not None and earlier.cache_key == cache_key:
-            run_id, before = earlier.run_id, earlier.status
+            self._stage = (earlier.run_id, earlier.status)
         else:
-            run_id, before = self._create_child(parent, name, cache_key), "RUNNING"
-        status = "KILLED"
-        try:
-            yield run_id
-            status = "FINISHED"
-        except Exception:
-            status = "FAILED"
-            raise
-        finally:
-            if status != before:
-                self.client.set_terminated(run_id, status)
+            self._stage = (self._create_stage(name, cache_key), "RUNNING")
 
-    def _create_child(self, parent: str, name: str, cache_key: str) -> str:
+    def _create_stage(self, name: str, cache_key: str) -> str:
         tags = {
-            "mlflow.parentRunId": parent,
+            "mlflow.parentRunId": self._run,
             "tunetrail.stage": name,
             "tunetrail.cache_key": cache_key,
         }
-        experiment = self.client.get_run(parent).info.experiment_id
+        experiment = self.client.get_run(self._run).info.experiment_id
         run_id: str = self.client.create_run(experiment, run_name=name, tags=tags).info.run_id
         return run_id
 
-    def logged(self, child: str, report: StageReport) -> LoggedStage | None:
-        """What is known of a child run that holds this very report already."""
-        earlier = self._logged.get(report.stage)
-        same = (child, report.sha256)
-        return earlier if earlier and (earlier.run_id, earlier.report_sha256) == same else None
+    def end_stage(self, status: str) -> None:
+        """Close the stage's run with its true status; nothing where none could be opened."""
+        if self._stage is not None:
+            run_id, before = self._stage
+            self._stage = None
+            if status != before:
+                self.client.set_terminated(run_id, status)
 
-    def log_report(self, parent: str, child: str, report: StageReport, cached: bool) -> None:
-        """Write a report to its child run; metrics and data sets also to the parent."""
+    def log_stage(self, report: StageReport, cached: bool, timings: Mapping[str, float]) -> None:
+        """Write a report to its stage's run; metrics and data sets also to the parent.
+
+        Nothing where the stage's run could not be opened, which was an error by then. `timings` are
+        durations and rates: facts of this run, which no report holds.
+        """
+        if self._stage is None:
+            return
+        child, _ = self._stage
+        earlier = self._logged.get(report.stage)
+        if earlier and (earlier.run_id, earlier.report_sha256) == (child, report.sha256):
+            return
         now = int(time.time() * 1_000)
         scalars = [Metric(key, value, now, 0) for key, value in report.metrics.items()]
         curves = [
@@ -227,43 +235,44 @@ class Tracker:
             for key, points in report.series.items()
             for step, value in points
         ]
+        measured = [Metric(key, value, now, 0) for key, value in timings.items()]
         tags = [
             RunTag("tunetrail.cached", str(cached).lower()),
             RunTag("tunetrail.report_sha256", report.sha256),
             *(RunTag(f"gate.{gate.metric}", gate.verdict) for gate in report.gates),
         ]
         self.client.log_batch(child, tags=tags)
-        for start in range(0, len(scalars + curves), _MAX_METRICS_A_BATCH):
-            batch = (scalars + curves)[start : start + _MAX_METRICS_A_BATCH]
-            self.client.log_batch(child, metrics=batch)
+        own = scalars + curves + measured
+        for start in range(0, len(own), _MAX_METRICS_A_BATCH):
+            self.client.log_batch(child, metrics=own[start : start + _MAX_METRICS_A_BATCH])
         prefixed = [Metric(f"{report.stage}/{m.key}", m.value, now, 0) for m in scalars]
-        self.client.log_batch(parent, metrics=prefixed)
+        self.client.log_batch(self._run, metrics=prefixed)
         inputs = [_dataset_input(report.stage, key, ref) for key, ref in report.datasets.items()]
         if inputs:
             self.client.log_inputs(child, datasets=inputs)
-            self.client.log_inputs(parent, datasets=inputs)
+            self.client.log_inputs(self._run, datasets=inputs)
         with tempfile.TemporaryDirectory() as folder:
             _write_artifacts(Path(folder), report)
             self.client.log_artifacts(child, folder)
 
-    def log_files(self, run_id: str, files: Mapping[str, Path], folder: str) -> None:
+    def log_files(self, files: Mapping[str, Path], folder: str) -> None:
         """Put files under a folder of the run's artifacts, by the given names."""
         with tempfile.TemporaryDirectory() as temporary:
             for name, path in files.items():
                 (Path(temporary) / name).write_bytes(path.read_bytes())
-            self.client.log_artifacts(run_id, temporary, folder)
+            self.client.log_artifacts(self._run, temporary, folder)
 
-    def log_timings(self, run_id: str, timings: Mapping[str, float]) -> None:
-        """Durations and rates: facts of this run, which no report holds."""
-        now = int(time.time() * 1_000)
-        self.client.log_batch(run_id, metrics=[Metric(k, v, now, 0) for k, v in timings.items()])
+    def close(self, outcome: str, note: str, tags: Mapping[str, str]) -> None:
+        """End the parent run with its true status; the note is what the UI shows first.
 
-    def close(self, run_id: str, outcome: str, note: str, tags: Mapping[str, str]) -> None:
-        """End the parent run with its true status; the note is what the UI shows first."""
-        self.client.set_tag(run_id, "mlflow.note.content", note)
+        Nothing where none could be opened.
+        """
+        if not self._run:
+            return
+        self.client.set_tag(self._run, "mlflow.note.content", note)
         for key, value in tags.items():
-            self.client.set_tag(run_id, f"tunetrail.{key}", value)
-        self.client.set_terminated(run_id, _STATUS[outcome])
+            self.client.set_tag(self._run, f"tunetrail.{key}", value)
+        self.client.set_terminated(self._run, _STATUS[outcome])
         if self._lock is not None:
             Path(self._lock.lock_file).unlink(missing_ok=True)
             self._lock.release()

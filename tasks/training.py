@@ -35,10 +35,13 @@ def train(
     Where `TUNETRAIL_TRAIN_DEPLOYMENT` names a deployment, its work pool trains, and else this
     process. Several processes are started and ended in here: to Prefect it is one call.
     """
+    from sft_core.new_process import prepared
+
     if deployment := os.environ.get("TUNETRAIL_TRAIN_DEPLOYMENT"):
         report, timings = fit_on_pool(deployment, tokens, model, config, seed)
     else:
-        report, timings = fit(tokens, model, config, seed)
+        with prepared("sft_core.training.reload"):  # the next stage asks it
+            report, timings = fit(tokens, model, config, seed)
     note_timings(timings)
     return report
 

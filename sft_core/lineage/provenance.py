@@ -40,8 +40,8 @@ def _git(*args: str) -> bytes | None:
 
 def environment_provenance() -> dict[str, object]:
     """Interpreter, platform, and every installed package with its version."""
-    found = importlib.metadata.distributions()
-    packages = {d.metadata["Name"].lower(): d.version for d in found if d.metadata["Name"]}
+    found = [distribution.metadata for distribution in importlib.metadata.distributions()]
+    packages = {each["Name"].lower(): each["Version"] for each in found if each["Name"]}
     return {
         "python": sys.version.split()[0],
         "implementation": platform.python_implementation(),

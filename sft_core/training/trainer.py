@@ -305,7 +305,7 @@ def _collator(model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
 
 def _trainer(max_tokens_per_batch: int | None, **parts: Any) -> Trainer:
     """SFTTrainer, which knows causal models alone, or the Trainer that it is made from."""
-    from transformers import PrinterCallback, Trainer
+    from transformers import PrinterCallback, ProgressCallback, Trainer
 
     from sft_core.training.sft_trainer import LabelTrainer
 
@@ -314,7 +314,21 @@ def _trainer(max_tokens_per_batch: int | None, **parts: Any) -> Trainer:
     else:
         trainer = LabelTrainer(max_tokens_per_batch=max_tokens_per_batch, **parts)
     trainer.remove_callback(PrinterCallback)
+    if trainer.pop_callback(ProgressCallback) is not None:
+        trainer.add_callback(_bar())
     return trainer
+
+
+def _bar() -> TrainerCallback:
+    """The bar with steps and time left; what is logged stands at its end, not on lines above it."""
+    from transformers import ProgressCallback
+
+    class Bar(ProgressCallback):
+        def on_log(self, _args: Any, _state: Any, _control: Any, **kwargs: Any) -> None:
+            if self.training_bar is not None and "loss" in kwargs["logs"]:
+                self.training_bar.set_postfix(loss=f"{kwargs['logs']['loss']:.4g}")
+
+    return Bar()
 
 
 def _watch(on_progress: Callable[[dict[str, float]], None] | None) -> TrainerCallback:

@@ -1,5 +1,6 @@
 """The cache tells the truth: what changed is computed again, what did not is not, all is logged."""
 
+import importlib.metadata
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,14 @@ def test_the_source_digest_covers_helpers_data_files_and_versions(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(fingerprint, "_version", lambda _: "0")
         assert source_digest("tasks.bias_audit") != before
+
+
+def test_versions_are_those_of_all_distributions_of_a_module():
+    from tasks import fingerprint
+
+    for module, names in importlib.metadata.packages_distributions().items():
+        versions = [f"{name} {importlib.metadata.version(name)}" for name in sorted(set(names))]
+        assert fingerprint._version(module) == " ".join(versions)
 
 
 def test_equal_content_has_one_name(home):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,3 +131,32 @@ def test_errors_cross_over_and_a_lost_process_is_one(
     with pytest.raises(ProcessError, match="ended by SIGKILL") as dead:
         new_process.ask("dies", {})
     assert dead.value.killed
+
+
+def test_a_prepared_process_is_the_one_that_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[3]))
+    Path("waits.py").write_text(
+        "import os\nfrom pathlib import Path\nfrom sft_core.new_process import answer\n"
+        "Path(f'{os.getpid()}.started').touch()\nanswer(lambda _: {'pid': os.getpid()})\n"
+    )
+    with new_process.prepared("waits"):
+        started = _wait_for_one(tmp_path)
+    assert new_process.ask("waits", {}) == {"pid": int(started.stem)}
+    started.unlink()
+    with suppress(KeyError), new_process.prepared("waits"):
+        abandoned = _wait_for_one(tmp_path)
+        raise KeyError
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(abandoned.stem), 0)
+    assert new_process.ask("waits", {}) != {"pid": int(abandoned.stem)}
+
+
+def _wait_for_one(folder: Path) -> Path:
+    for _ in range(600):
+        if found := list(folder.glob("*.started")):
+            return found[0]
+        time.sleep(0.1)
+    raise TimeoutError

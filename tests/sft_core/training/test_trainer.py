@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import math
 import socket
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tqdm import tqdm
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from sft_core.base_model import load_base
@@ -20,6 +22,7 @@ from sft_core.records import Record
 from sft_core.store import sha256_tree
 from sft_core.token_file import save_tokens
 from sft_core.tokenization import Example, encode, prompt_ids, tokenize_records
+from sft_core.training import trainer
 from sft_core.training.adapters import load_tuned
 from sft_core.training.trainer import Training, train_adapter
 from tests.sft_core.tiny_model import (
@@ -375,3 +378,14 @@ def test_real_model(tmp_path: Path) -> None:
         chat_template=template,
     ).training
     assert training.series["eval_loss"][-1][1] < 0.5 * training.series["eval_loss"][0][1]
+
+
+def test_the_bar_shows_the_loss_and_prints_no_lines() -> None:
+    shown = io.StringIO()
+    bar = trainer._bar()
+    bar.training_bar = tqdm(total=4, file=shown)
+    for logs in ({"eval_loss": 6.25}, {"loss": 0.12346, "grad_norm": 1.5}):
+        bar.on_log(None, None, None, logs=logs)
+    assert "loss=0.1235" in shown.getvalue()
+    assert "eval_loss" not in shown.getvalue()
+    assert "\n" not in shown.getvalue()
