@@ -247,8 +247,10 @@ class StageRunner:
     ) -> None:
         try:
             self.tracking.call("close", _outcome(problem), note, tags)()
-        finally:
+        except BaseException:
             self.tracking.close()
+            raise
+        self.tracking.release()
 
 
 def _call_as_task(

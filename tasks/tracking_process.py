@@ -21,12 +21,15 @@ from sft_core.errors import TuneTrailError
 from sft_core.store import make_home, writing
 
 _started: list[TrackingProcess] = []
+"""Told to begin, for the next run."""
+_idle: list[TrackingProcess] = []
+"""Done with a run; the next one saves the imports."""
 
 
 @contextmanager
 def tracking_started() -> Iterator[None]:
     """Start the process of the next run now: it imports while the caller does so too."""
-    process = TrackingProcess()
+    process = _begin()
     _started.append(process)
     try:
         yield
@@ -37,12 +40,18 @@ def tracking_started() -> Iterator[None]:
 
 
 def tracking_process() -> TrackingProcess:
-    """The process that waits for a run, or a new one."""
-    return _started.pop() if _started else TrackingProcess()
+    """The process that waits for a run, or one that begins with the environment of this moment."""
+    return _started.pop() if _started else _begin()
+
+
+def _begin() -> TrackingProcess:
+    process = _idle.pop() if _idle else TrackingProcess()
+    process.call("begin", dict(os.environ))
+    return process
 
 
 class TrackingProcess:
-    """Calls methods of a `Tracker` that lives elsewhere, with the environment of this moment."""
+    """Calls methods of a `Tracker` that lives elsewhere."""
 
     def __init__(self) -> None:
         self._pipe, theirs = Pipe()
@@ -77,6 +86,10 @@ class TrackingProcess:
             self._receive()
         return partial(self._value, self._num_calls)
 
+    def release(self) -> None:
+        """Let another run of this process have it; every call must have been waited for."""
+        _idle.append(self)
+
     def close(self) -> None:
         """Let the process end once it has done what it was told."""
         self._pipe.close()
@@ -108,17 +121,17 @@ def _serve(pipe: Connection) -> None:
 
     tracker: Tracker | None = None
     problem: Exception | None = None
-    try:
-        tracker = Tracker()
-    except Exception as error:  # noqa: BLE001  (raised in the other process)
-        problem = error
     while True:
         try:
             method, args = pipe.recv()
         except EOFError:
             os._exit(0)  # at once: locks of an open run go with this process
         value = None
-        if tracker is not None:
+        if method == "begin":
+            os.environ.clear()
+            os.environ.update(*args)
+            tracker, problem = _result(Tracker, ())
+        elif tracker is not None:
             value, problem = _result(getattr(tracker, method), args)
         try:
             pipe.send((value, problem))

@@ -11,7 +11,7 @@ import pytest
 from sft_core.errors import TuneTrailError
 from sft_core.reports import StageReport
 from tasks.tracking import Tracker
-from tasks.tracking_process import TrackingProcess, tracking_process, tracking_started
+from tasks.tracking_process import tracking_process, tracking_started
 from tests.conftest import ROOT, children, tracking
 
 pytestmark = pytest.mark.flow
@@ -20,7 +20,7 @@ REPORT = StageReport(stage="split", metrics={"num_rows_in": 3.0})
 
 
 def test_a_late_error_is_raised_and_the_run_is_closed_all_the_same(home, quick_config):
-    process = TrackingProcess()
+    process = tracking_process()
     run_id = process.call("open", "audit", quick_config, "", "late")()
     process.call("begin_stage", "split", "key")
     process.call("log_stage", REPORT, False, {"stage_seconds": 1.0})
@@ -40,8 +40,8 @@ def test_a_run_killed_while_its_process_starts_is_gone_on_with(home, quick_confi
     script = """
 import os, signal, sys
 from sft_core.config import PipelineConfig
-from tasks.tracking_process import TrackingProcess
-process = TrackingProcess()
+from tasks.tracking_process import tracking_process
+process = tracking_process()
 process.call("open", "audit", PipelineConfig.model_validate_json(sys.argv[1]), "", "killed")
 process.call("begin_stage", "split", "key")
 os.kill(os.getpid(), signal.SIGKILL)
@@ -69,7 +69,7 @@ def unfinished(home):
 
 
 def test_a_lost_process_is_an_error(home, quick_config):
-    process = TrackingProcess()
+    process = tracking_process()
     os.kill(process._process.pid, signal.SIGKILL)
     with pytest.raises(TuneTrailError, match="MLflow's process has ended"):
         process.call("open", "audit", quick_config, "", "lost")()
@@ -86,3 +86,19 @@ def test_what_was_started_is_for_the_next_run_alone(home):
     other = tracking_process()
     other.call("logged_before")()
     other.close()
+
+
+def test_a_process_that_is_done_with_a_run_serves_the_next_one_in_its_home(
+    tmp_path, quick_config, monkeypatch
+):
+    pids, runs = set(), {}
+    for name in ("one", "two"):
+        monkeypatch.setenv("TUNETRAIL_HOME", str(tmp_path / name))
+        process = tracking_process()
+        runs[name] = process.call("open", "audit", quick_config, "", name)()
+        process.call("close", "completed", "note", {})()
+        process.release()
+        pids.add(process._process.pid)
+    assert len(pids) == 1
+    for name, run_id in runs.items():
+        assert tracking(tmp_path / name).get_run(run_id).info.status == "FINISHED"
