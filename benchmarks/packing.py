@@ -75,7 +75,7 @@ def _steps(packing: bool, batch_rows: int, num_rows: int) -> dict[str, Any]:
 def main() -> None:
     """Print the table."""
     args = arguments(__doc__ or "")
-    sizes, rounds, num_rows = ((16,), 1, 320) if args.quick else (_SIZES, _ROUNDS, 512)
+    sizes, rounds, num_rows = ((16,), 1, 320) if args.quick else (_SIZES, _ROUNDS, 320)
     results = []
     ratios = {}
     for size in sizes:
