@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,64 +43,87 @@ def template_source(tokenizer: PreTrainedTokenizerBase, path: str | None) -> str
     return "the default" if tokenizer.chat_template is None else "the model's"
 
 
-def split_turns(
-    messages: list[Message], tokenizer: PreTrainedTokenizerBase, template: str, ask: bool = False
-) -> list[tuple[str, str]]:
-    """The rendered text as pairs of prompt and answer; `ask` adds a last prompt without an answer.
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An answer within the text of its conversation."""
 
-    All texts in a row are the conversation as the template renders it. An assistant's turn that
-    opens the conversation answers nothing and is part of the prompt. Text after the last answer is
-    left out.
+    prompt: str
+    """All that stands before the answer: what a model is given to write it."""
+    text: str
+    """The prompt and the answer with its end."""
+
+
+def render_turns(
+    conversations: Sequence[list[Message]], tokenizer: PreTrainedTokenizerBase, template: str
+) -> list[list[Turn]]:
+    """Each conversation's turns, in order; each begins with the text of the one before.
+
+    An assistant's turn that opens the conversation answers nothing and is part of the prompt. Text
+    after the last answer is left out.
 
     Raises:
         ConfigError: the template does not suit training; the message says why.
     """
-    pairs = []
-    done = ""
-    for turn, message in enumerate(messages):
-        if turn == 0 or message["role"] != "assistant":
-            continue
-        prompt = _render(messages[:turn], tokenizer, template, ask=True)
-        text = _render(messages[: turn + 1], tokenizer, template)
+    places = [
+        (number, turn)
+        for number, messages in enumerate(conversations)
+        for turn, message in enumerate(messages)
+        if turn and message["role"] == "assistant"
+    ]
+    asked = [conversations[number][:turn] for number, turn in places]
+    prompts = _render(asked, tokenizer, template, ask=True)
+    answered = [conversations[number][: turn + 1] for number, turn in places]
+    texts = _render(answered, tokenizer, template)
+    turns: list[list[Turn]] = [[] for _ in conversations]
+    for (number, turn), prompt, text in zip(places, prompts, texts, strict=True):
+        done = turns[number][-1].text if turns[number] else ""
         if not (prompt.startswith(done) and text.startswith(prompt)):
-            raise _unstable(turn)
-        answer = text[len(prompt) :]
-        bare = answer.lstrip().startswith(message["content"].strip())
-        if not bare and prompt == _render(messages[:turn], tokenizer, template):
+            raise ConfigError(
+                f"{TEMPLATE_KEY}: the template renders turns 1 to {turn} differently once more "
+                "follow, so the model would be trained on other text than it is asked with. Use a "
+                "template that renders each turn the same wherever it stands."
+            )
+        messages = conversations[number]
+        bare = text[len(prompt) :].lstrip().startswith(messages[turn]["content"].strip())
+        if not bare and [prompt] == _render([messages[:turn]], tokenizer, template):
             raise ConfigError(
                 f"{TEMPLATE_KEY}: the template ignores add_generation_prompt yet writes a header "
                 "before each answer, which the model would have to guess. Let it write that header "
                 "when add_generation_prompt is set."
             )
-        pairs.append((prompt[len(done) :], answer))
-        done = text
-    if ask:
-        prompt = _render(messages, tokenizer, template, ask=True)
-        if not prompt.startswith(done):
-            raise _unstable(len(messages))
-        pairs.append((prompt[len(done) :], ""))
-    return pairs
+        turns[number].append(Turn(prompt, text))
+    return turns
 
 
-def _unstable(turn: int) -> ConfigError:
-    return ConfigError(
-        f"{TEMPLATE_KEY}: the template renders turns 1 to {turn} differently once more follow, so "
-        "the model would be trained on other text than it is asked with. Use a template that "
-        "renders each turn the same wherever it stands."
-    )
+def render_prompt(
+    messages: list[Message], tokenizer: PreTrainedTokenizerBase, template: str
+) -> str:
+    """The text that asks for the next answer.
+
+    Raises:
+        ConfigError: the template cannot render these turns.
+    """
+    [prompt] = _render([messages], tokenizer, template, ask=True)
+    return prompt
 
 
 def _render(
-    messages: list[Message], tokenizer: PreTrainedTokenizerBase, template: str, ask: bool = False
-) -> str:
+    conversations: Sequence[list[Message]],
+    tokenizer: PreTrainedTokenizerBase,
+    template: str,
+    ask: bool = False,
+) -> list[str]:
+    if not conversations:
+        return []
     try:
-        return str(
-            tokenizer.apply_chat_template(
-                messages, chat_template=template, add_generation_prompt=ask, tokenize=False
-            )
+        texts: list[str] = tokenizer.apply_chat_template(
+            conversations, chat_template=template, add_generation_prompt=ask, tokenize=False
         )
     except jinja2.TemplateError as error:
-        roles = ", ".join(m["role"] for m in messages)
+        if len(conversations) > 1:  # which of them it is
+            return [_render([one], tokenizer, template, ask)[0] for one in conversations]
+        roles = ", ".join(message["role"] for message in conversations[0])
         raise ConfigError(
             f"{TEMPLATE_KEY}: the template cannot render the turns {roles}: {str(error)[:200]}"
         ) from error
+    return texts

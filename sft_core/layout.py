@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-
-from sft_core.conversation import TEMPLATE_KEY
-from sft_core.errors import ConfigError
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 IGNORED = -100
 """Label of a token without loss, as in PyTorch."""
@@ -38,15 +35,23 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """An assistant's turn in tokens."""
+
+    prompt_ids: list[int]
+    """What the model is given, from the beginning of the conversation."""
+    ids: list[int]
+    """What it is to write, up to and with the token that ends it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
     """What a kind of model is trained on: see `CAUSAL` and `SEQ2SEQ`."""
 
     bundled_template: str
     """For a tokenizer that has no template; a file in `texts`."""
-    assemble: Callable[[list[list[int]], set[int], int], Example]
-    """Makes an example of three things: the ids of the first prompt and, for each answer, of the
-    answer alone and of the answer with the prompt after it (nothing after the last); the special
-    tokens; the longest length in tokens. Raises ConfigError where an answer has no end."""
+    assemble: Callable[[Sequence[Answer], int], list[Example]]
+    """Makes the examples of one conversation from its answers and the longest length in tokens."""
 
 
 def encode_text(ids: list[int], start: list[int], end: int, max_length: int) -> Iterator[Example]:
@@ -64,40 +69,40 @@ def encode_text(ids: list[int], start: list[int], end: int, max_length: int) -> 
         yield Example([*start, *body[begin : begin + room]], [*masked, *trained], 0)
 
 
-def _answer_length(answer: list[int], special: set[int]) -> int:
-    """Tokens up to and with the last special one, which ends an answer."""
-    stop = max((i + 1 for i, token in enumerate(answer) if token in special), default=0)
-    if stop == 0:
-        raise ConfigError(
-            f"{TEMPLATE_KEY}: the template ends an answer without a special token, so the "
-            "model would never learn to stop. Write {{ eos_token }} after each answer."
-        )
-    return stop
+def _in_one_sequence(answers: Sequence[Answer], max_length: int) -> list[Example]:
+    """The whole conversation, cut at the end, with loss on each answer.
+
+    A prompt that repeats what went before in other tokens begins a new sequence, in which only the
+    answers from there on have loss. Answers that lie beyond the cut of theirs are counted as cut.
+    """
+    sequences: list[tuple[list[int], list[int]]] = [([], [])]
+    for answer in answers:
+        ids, labels = sequences[-1]
+        if answer.prompt_ids[: len(ids)] != ids:
+            ids, labels = [], []
+            sequences.append((ids, labels))
+        asked = answer.prompt_ids[len(ids) :]
+        ids += asked + answer.ids
+        labels += [IGNORED] * len(asked) + answer.ids
+    examples: list[Example] = []
+    for ids, labels in sequences:
+        kept = min(len(ids), max_length)
+        example = Example(ids[:kept], [IGNORED, *labels[1:kept]][:kept], len(ids) - kept)
+        if examples and example.num_trained == 0:
+            lost = len(labels) - labels.count(IGNORED)
+            examples[-1] = replace(examples[-1], num_cut=examples[-1].num_cut + lost)
+        else:
+            examples.append(example)
+    return examples
 
 
-def _in_one_sequence(ids: list[list[int]], special: set[int], max_length: int) -> Example:
-    """The whole conversation, cut at the end, with loss on each answer."""
-    input_ids = list(ids[0])
-    labels = [IGNORED] * len(input_ids)
-    end = 0
-    for answer, with_prompt in zip(ids[1::2], ids[2::2], strict=True):
-        stop = _answer_length(answer, special)
-        end = len(input_ids) + stop
-        piece = with_prompt or answer
-        input_ids += piece
-        labels += piece[:stop] + [IGNORED] * (len(piece) - stop)
-    kept = min(end, max_length)
-    return Example(input_ids[:kept], [IGNORED, *labels[1:kept]][:kept], end - kept)
-
-
-def _in_two_sequences(ids: list[list[int]], special: set[int], max_length: int) -> Example:
+def _in_two_sequences(answers: Sequence[Answer], max_length: int) -> list[Example]:
     """What is asked, cut at the start as a prompt is, and the last answer, cut at the end."""
-    if len(ids) == 1:
-        return Example(ids[0], [], 0)
-    answer = ids[-2][: _answer_length(ids[-2], special)]
-    asked = [token for piece in (ids[0], *ids[2:-2:2]) for token in piece]
+    if not answers:
+        return [Example([], [], 0)]
+    asked, answer = answers[-1].prompt_ids, answers[-1].ids
     read, written = asked[-max_length:], answer[:max_length]
-    return Example(read, written, len(asked) + len(answer) - len(read) - len(written))
+    return [Example(read, written, len(asked) + len(answer) - len(read) - len(written))]
 
 
 CAUSAL = Layout("default.jinja", _in_one_sequence)

@@ -20,11 +20,11 @@ from sft_core.base_model import check_base
 from sft_core.config import PipelineConfig
 from sft_core.conversation import template_source
 from sft_core.errors import DataError, ProcessError
-from sft_core.layout import IGNORED
+from sft_core.layout import CAUSAL, IGNORED, SEQ2SEQ
 from sft_core.new_process import Reply, answer, ask
 from sft_core.reports import DatasetRef, Frozen, StageReport
 from sft_core.store import locate, read_records
-from sft_core.tokenization import encode, end_of_turn_id, special_ids
+from sft_core.tokenization import end_of_turn_id, special_ids, tokenize_records
 from sft_core.training.estimate import Estimate
 
 if TYPE_CHECKING:
@@ -160,13 +160,14 @@ def _preview(request: Reply) -> Reply:
         positions = sorted(
             {i * len(data) // request["num_rows"] for i in range(request["num_rows"])}
         )
+        numbers = pq.read_table(path, columns=["row"]).column("row").to_numpy()
         rows = list(
             _rows(
                 trainer,
                 tokenizer,
                 template,
                 DatasetRef.model_validate(request["train"]),
-                positions,
+                {position: int(numbers[position]) for position in positions},
                 int(metrics["max_length"]),
             )
         )
@@ -201,18 +202,20 @@ def _rows(
     tokenizer: PreTrainedTokenizerBase,
     template: str,
     train: DatasetRef,
-    positions: list[int],
+    positions: dict[int, int],
     max_length: int,
 ) -> Iterator[PreviewRow]:
-    """The rows at these positions, each through the collator by itself."""
+    """The examples at these positions, which are of these rows, each through the collator alone."""
     loader = trainer.get_train_dataloader()
-    wanted = set(positions)
-    for position, record in enumerate(read_records(train)):
-        if position not in wanted:
-            continue
+    layout = SEQ2SEQ if trainer.model.config.is_encoder_decoder else CAUSAL
+    wanted = set(positions.values())
+    records = {record.row: record for record in read_records(train) if record.row in wanted}
+    for position, row in positions.items():
+        record = records[row]
         batch = loader.collate_fn([loader.dataset[position]])
         ids, labels = batch["input_ids"][0].tolist(), batch["labels"][0].tolist()
-        example = encode(record.messages, tokenizer, template, max_length)
+        examples = tokenize_records([record], tokenizer, template, max_length, layout)
+        num_cut = next(e.num_cut for _, e in examples if e.input_ids == ids)
         num_trained = sum(label != IGNORED for label in labels[1:])
         if num_trained == 0:
             raise DataError(
@@ -224,7 +227,7 @@ def _rows(
             row_id=record.row_id,
             num_tokens=len(ids),
             num_trained=num_trained,
-            num_cut=example.num_cut,
+            num_cut=num_cut,
             spans=tuple(_spans(ids, labels, tokenizer)),
         )
 

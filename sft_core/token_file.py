@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,9 @@ _BATCH_ROWS = 1_000
 class TokenCounts:
     """What a data set looks like to the model; token counts are taken after the cut."""
 
+    num_rows: int = 0
+    """Rows that the examples are of: a long text, or a conversation whose later prompts read
+    earlier answers in other tokens, gives several."""
     num_examples: int = 0
     num_truncated: int = 0
     num_cut_tokens: int = 0
@@ -34,16 +37,19 @@ class TokenCounts:
     longest_tokens: int = 0
     """Longest row before the cut."""
 
-    def add(self, example: Example) -> TokenCounts:
-        """The counts with one more example."""
-        length = example.num_tokens
+    def add(self, examples: Sequence[Example], num_rows: int) -> TokenCounts:
+        """The counts with more examples, of so many more rows."""
+        lengths = [example.num_tokens for example in examples]
+        cuts = [example.num_cut for example in examples]
+        longest = (length + cut for length, cut in zip(lengths, cuts, strict=True))
         return TokenCounts(
-            self.num_examples + 1,
-            self.num_truncated + (example.num_cut > 0),
-            self.num_cut_tokens + example.num_cut,
-            self.num_tokens + length,
-            self.num_trained_tokens + example.num_trained,
-            max(self.longest_tokens, length + example.num_cut),
+            self.num_rows + num_rows,
+            self.num_examples + len(examples),
+            self.num_truncated + sum(cut > 0 for cut in cuts),
+            self.num_cut_tokens + sum(cuts),
+            self.num_tokens + sum(lengths),
+            self.num_trained_tokens + sum(example.num_trained for example in examples),
+            max(self.longest_tokens, *longest),
         )
 
     def metrics(self) -> dict[str, float]:
@@ -56,15 +62,21 @@ class TokenCounts:
 
 
 def save_tokens(examples: Iterable[tuple[int, Example]], path: Path) -> TokenCounts:
-    """Write examples to a Parquet file, a thousand at a time; no example gives an empty file."""
+    """Write examples, those of a row together, to a Parquet file, a thousand at a time.
+
+    No example gives an empty file.
+    """
     counts = TokenCounts()
     rows = iter(examples)
+    last: int | None = None
     with pq.ParquetWriter(path, TOKENS_SCHEMA) as writer:
         while batch := list(islice(rows, _BATCH_ROWS)):
-            for _, example in batch:
-                counts = counts.add(example)
+            numbers = [row for row, _ in batch]
+            num_rows = sum(row != before for before, row in pairwise([last, *numbers]))
+            counts = counts.add([example for _, example in batch], num_rows)
+            last = numbers[-1]
             columns = {
-                "row": [row for row, _ in batch],
+                "row": numbers,
                 "input_ids": [example.input_ids for _, example in batch],
                 "labels": [example.labels for _, example in batch],
             }

@@ -1,11 +1,15 @@
 """From messages to token ids with a loss mask, the same way for training and for inference.
 
-A conversation is rendered by the chat template as text, which is cut where each answer begins, and
-each piece is tokenised by itself. The ids before an answer are therefore, by construction, the ids
-that the model is prompted with. Loss is on the assistant's turns alone, each
-up to and with the token that ends it, so that the model learns to stop. What a template writes
-after that token (most write a newline) is context for the next turn and never trained; after the
-last answer it is left out.
+A conversation is rendered by the chat template as text and tokenised as whoever asks the model does
+it: the ids before an answer are those of the whole prompt, history included. Loss is on the
+assistant's turns alone, each up to and with the token that ends it, so that the model learns to
+stop. What a template writes after that token (most write a newline) is context for the next turn
+and never trained; after the last answer it is left out.
+
+Where a tokenizer joins the end of a prompt and the beginning of its answer in one token, the answer
+is tokenised by itself, because the model is given the prompt alone. The next prompt then repeats
+that answer in other tokens than were trained, so it begins an example of its own: each answer is
+trained after the very ids that ask for it, and such a conversation gives several examples.
 
 A sequence-to-sequence model reads all that stands before the last answer and writes that answer.
 Plain text has no template: loss is on every token, and on the end-of-text token that closes it.
@@ -13,14 +17,15 @@ Plain text has no template: loss is on every token, and on the end-of-text token
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice, pairwise
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from sft_core.config import TokenizationConfig
-from sft_core.conversation import read_template, split_turns
+from sft_core.conversation import TEMPLATE_KEY, Turn, read_template, render_prompt, render_turns
 from sft_core.errors import ConfigError, DataError
-from sft_core.layout import CAUSAL, SEQ2SEQ, Example, Layout, encode_text
+from sft_core.layout import CAUSAL, SEQ2SEQ, Answer, Example, Layout, encode_text
 from sft_core.records import Message, Record
 
 if TYPE_CHECKING:
@@ -94,15 +99,16 @@ def encode(
     max_length: int,
     layout: Layout = CAUSAL,
 ) -> Example:
-    """One conversation, cut to `max_length` tokens; causal unless a layout says else.
+    """The example that trains a conversation's last answer, cut to `max_length` tokens.
 
-    The cut can leave no trained token: `tokenize_records` refuses such a row.
+    Nearly always it trains the others as well: see `tokenize_records`, which gives all examples of
+    a conversation. The cut can leave no trained token: `tokenize_records` refuses such a row.
 
     Raises:
         ConfigError: the template does not suit training; the message says why.
     """
-    texts = _texts(split_turns(messages, tokenizer, template))
-    return layout.assemble(_ids(texts, tokenizer), special_ids(tokenizer), max_length)
+    [answers] = _answers([messages], tokenizer, template)
+    return layout.assemble(answers, max_length)[-1]
 
 
 def prompt_ids(
@@ -111,10 +117,9 @@ def prompt_ids(
     """Token ids that ask for the next answer: those that stand before it in training.
 
     Raises:
-        ConfigError: as `encode`.
+        ConfigError: the template cannot render these turns.
     """
-    first, *rest = _texts(split_turns(messages, tokenizer, template, ask=True))
-    return [token for ids in _ids([first, *rest[1::2]], tokenizer) for token in ids]
+    return _ids([render_prompt(messages, tokenizer, template)], tokenizer)[0]
 
 
 def tokenize_records(
@@ -124,35 +129,37 @@ def tokenize_records(
     max_length: int,
     layout: Layout = CAUSAL,
 ) -> Iterator[tuple[int, Example]]:
-    """Row number and example of each record, in order, in memory for a thousand rows.
+    """Row number and example of each record, in order, a thousand in memory at once.
 
-    Plain text that is longer than `max_length` gives several examples.
+    Plain text that is longer than `max_length` gives several examples, and so does a conversation
+    whose later prompts read earlier answers in other tokens than were trained.
 
     Raises:
         DataError: after the last record, if rows have no trained token; names them without text.
         ConfigError: as `encode`, or plain text for a model that cannot continue it.
     """
-    start, end = start_ids(tokenizer), tokenizer.eos_token_id
-    special = special_ids(tokenizer)
     empty: list[str] = []
     num_empty = 0
     rows = iter(records)
     while batch := list(islice(rows, _BATCH_ROWS)):
-        texts = [_record_texts(r, tokenizer, template, layout) for r in batch]
-        ids = iter(_ids([text for row in texts for text in row], tokenizer))
-        for record, row in zip(batch, texts, strict=True):
-            pieces = [next(ids) for _ in row]
+        texts = [r.messages[0]["content"] for r in batch if r.is_plain_text]
+        if texts:
+            _check_plain_text(tokenizer, layout)
+        windows = iter(_windows(texts, tokenizer, max_length))
+        chats = [r.messages for r in batch if not r.is_plain_text]
+        answers = iter(_answers(chats, tokenizer, template))
+        for record in batch:
             if record.is_plain_text:
-                for window in encode_text(pieces[0], start, end, max_length):
-                    yield record.row, window
-                continue
-            example = layout.assemble(pieces, special, max_length)
-            if example.num_trained == 0:
+                examples = next(windows)
+            else:
+                examples = layout.assemble(next(answers), max_length)
+            if examples[0].num_trained == 0:
                 num_empty += 1
                 if len(empty) < 10:
                     empty.append(f"row {record.row} ({record.row_id[:12]})")
                 continue
-            yield record.row, example
+            for example in examples:
+                yield record.row, example
     if num_empty:
         more = f" and {num_empty - len(empty):,} more" if num_empty > len(empty) else ""
         raise DataError(
@@ -162,12 +169,7 @@ def tokenize_records(
         )
 
 
-def _record_texts(
-    record: Record, tokenizer: PreTrainedTokenizerBase, template: str, layout: Layout
-) -> list[str]:
-    """What to tokenise of a record."""
-    if not record.is_plain_text:
-        return _texts(split_turns(record.messages, tokenizer, template))
+def _check_plain_text(tokenizer: PreTrainedTokenizerBase, layout: Layout) -> None:
     if layout is SEQ2SEQ:
         raise ConfigError(
             "tokenize: the rows are plain text, which a sequence-to-sequence model cannot "
@@ -178,30 +180,97 @@ def _record_texts(
             "tokenize: the rows are plain text, and the tokenizer has no eos_token to end it. "
             "Name one in its tokenizer_config.json."
         )
-    return [record.messages[0]["content"]]
 
 
-def _texts(pairs: list[tuple[str, str]]) -> list[str]:
-    """What to tokenise: the first prompt, then each answer, alone and with the prompt after it.
+def _windows(
+    texts: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Iterator[list[Example]]:
+    start, end = start_ids(tokenizer), tokenizer.eos_token_id
+    for ids in _ids(texts, tokenizer):
+        yield list(encode_text(ids, start, end, max_length))
 
-    Alone says how many tokens the answer has; together the two give the very ids that the
-    tokenizer gives to the whole text, because a special token stands between them. Nothing follows
-    the last answer, so its second text is empty.
+
+def _answers(
+    conversations: Sequence[list[Message]], tokenizer: PreTrainedTokenizerBase, template: str
+) -> Iterator[list[Answer]]:
+    """The answers of each conversation."""
+    special = special_ids(tokenizer)
+    cuts = _cuts(tokenizer)
+    turns_of_each = render_turns(conversations, tokenizer, template)
+    rendered = [list(_pieces(turns, cuts)) for turns in turns_of_each]
+    texts = list({text: None for pieces in rendered for piece in pieces for text in piece})
+    ids = dict(zip(texts, _ids(texts, tokenizer), strict=True))
+    for pieces in rendered:
+        answers = []
+        before: list[int] = []
+        for between, header, both in pieces:
+            before = before + ids[between]
+            written = ids[both][len(ids[header]) :]
+            if ids[both][: len(ids[header])] != ids[header]:
+                [written] = _ids([both[len(header) :]], tokenizer)
+            answers.append(Answer(before + ids[header], written[: _end(written, special)]))
+        yield answers
+
+
+def _pieces(turns: list[Turn], cuts: re.Pattern[str] | None) -> Iterator[tuple[str, str, str]]:
+    """Texts to tokenise, of each turn: up to the prompt's last cut, from there on, and with answer.
+
+    A prompt's ids are those of all first texts so far and of its second.
     """
-    if not pairs:
-        return [""]
-    texts = [pairs[0][0]]
-    for (_, answer), (prompt, _) in pairwise([*pairs, ("", "")]):
-        texts += [answer, answer + prompt if prompt else ""]
-    return texts
+    start = cut = 0
+    for turn in turns:
+        if cuts:
+            cut = max((found.start() for found in cuts.finditer(turn.prompt, start)), default=start)
+        yield turn.prompt[start:cut], turn.prompt[cut:], turn.text[cut:]
+        start = cut
+
+
+def _cuts(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str] | None:
+    """Where a text can be cut without changing its tokens: before one of these, if there is any.
+
+    A fast tokenizer takes added tokens out first and tokenises what lies between them, piece by
+    piece. Those that are looked for in a normalised text, or that swallow what stands before them,
+    do not count.
+    """
+    if not tokenizer.is_fast or tokenizer.split_special_tokens:
+        return None
+    added = [
+        token.content
+        for token in tokenizer.added_tokens_decoder.values()
+        if not (token.normalized or token.lstrip or token.single_word)
+    ]
+    longest_first = sorted(added, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if added else None
+
+
+def _end(answer: list[int], special: set[int]) -> int:
+    """Tokens up to and with the last special one, which ends an answer."""
+    for place in range(len(answer), 0, -1):
+        if answer[place - 1] in special:
+            return place
+    raise ConfigError(
+        f"{TEMPLATE_KEY}: the template ends an answer without a special token, so the "
+        "model would never learn to stop. Write {{ eos_token }} after each answer."
+    )
 
 
 def _ids(texts: list[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Ids of each text by itself; the template, not the tokenizer, writes the start token."""
-    ids: list[list[int]] = tokenizer(
-        texts, add_special_tokens=False, return_attention_mask=False, verbose=False
-    )["input_ids"]
-    return [row if text else [] for text, row in zip(texts, ids, strict=True)]
+    filled = [text for text in texts if text]
+    if not filled:
+        return [[] for _ in texts]
+    if tokenizer.is_fast and not tokenizer.split_special_tokens:
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        found = iter(backend.encode_batch_fast(filled, add_special_tokens=False))
+        return [next(found).ids if text else [] for text in texts]
+    ids = iter(
+        tokenizer(filled, add_special_tokens=False, return_attention_mask=False, verbose=False)[
+            "input_ids"
+        ]
+    )
+    return [next(ids) if text else [] for text in texts]
 
 
 def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -47,9 +47,12 @@ def evaluate(
 
     def items() -> Iterator[Item]:
         records = {record.row: record for record in read_records(test)}
-        for row in pq.read_table(locate(tokens.private["test"])).to_pylist():
+        rows = pq.read_table(locate(tokens.private["test"])).to_pylist()
+        last = {row["row"]: place for place, row in enumerate(rows)}
+        for place, row in enumerate(rows):
             record = records[row["row"]]
-            asked = record.prompt()
+            # Of a row's examples the last one holds the last answer; the others are scored alone.
+            asked = record.prompt() if last[row["row"]] == place else []
             yield Item(
                 row=record.row,
                 row_id=record.row_id,

@@ -44,7 +44,7 @@ def tokenize(
             counts[split] = save_tokens(examples, path)
             tokens[split] = put_file(path)
     table = [
-        (split, c.num_examples, c.num_truncated, c.num_trained_tokens, c.num_tokens)
+        (split, c.num_rows, c.num_examples, c.num_truncated, c.num_trained_tokens, c.num_tokens)
         for split, c in counts.items()
     ]
     return StageReport(
@@ -52,7 +52,7 @@ def tokenize(
         metrics=counts["train"].metrics() | {"max_length": float(max_length)},
         tables={
             "tokens": Table(
-                columns=("split", "examples", "examples cut", "tokens trained", "tokens"),
+                columns=("split", "rows", "examples", "examples cut", "tokens trained", "tokens"),
                 rows=tuple(table),
             )
         },

@@ -123,6 +123,9 @@ class TrainingConfig(Section):
     max_tokens_per_batch: Annotated[int, Field(ge=1, le=16_777_216)] | None = 8_192
     """Most tokens a step and device, padding counted: long rows make smaller batches, and a row
     that is longer goes alone. Empty means that rows alone decide."""
+    packing: bool = False
+    """Put the rows of a batch end to end in one sequence instead of padding them. Rows do not see
+    each other, which is tried on the model first. Without flash attention it is the slower way."""
     gradient_accumulation_steps: PositiveInt = 1
     """Steps whose gradients are added before an update."""
     num_processes: Annotated[int, Field(ge=1, le=1_024)] = 1
@@ -179,6 +182,11 @@ class TrainingConfig(Section):
                 )
         if self.fsdp and self.num_processes == 1:
             raise ValueError("fsdp with num_processes: 1: there is nobody to share weights with")
+        if self.packing and self.num_virtual_tokens:
+            raise ValueError(
+                f"packing with peft_type: {self.peft_type}: virtual tokens stand before a "
+                "sequence, not before each row in it; set it to false"
+            )
         if self.peft_type == "PREFIX_TUNING" and self.gradient_checkpointing:
             raise ValueError(
                 "gradient_checkpointing with peft_type: PREFIX_TUNING: a prefix is a key-value "

@@ -59,7 +59,11 @@ def facts(found: Preview) -> list[tuple[str, str]]:
             "padding",
             f"{estimate.padding_rate:.1%} of what is computed, in {estimate.num_sampled:,} batches",
         ),
-        ("steps", f"{estimate.num_steps:,} updates, {estimate.num_batches:,} batches"),
+        (
+            "steps",
+            f"{estimate.num_steps:,} updates, {estimate.num_batches:,} batches of "
+            f"{estimate.tokens_per_batch:,.0f} tokens on average",
+        ),
         ("time", _time(found)),
         ("memory", _memory(found)),
     ]

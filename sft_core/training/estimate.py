@@ -32,6 +32,8 @@ class Estimate(Frozen):
     num_batches: int
     padding_rate: float
     """Share of the computed tokens that is padding, over the sampled batches."""
+    tokens_per_batch: float
+    """Mean over the sampled batches of the tokens that are computed, padding included."""
     num_sampled: int
     seconds: float | None
     """None where the largest batch was not tried."""

@@ -77,6 +77,7 @@ def rehearse(trainer: Any, lengths: list[int], num_processes: int = 1) -> Estima
         num_steps=num_steps,
         num_batches=num_batches,
         padding_rate=1.0 - sum(lengths[i] for rows in sample for i in rows) / sum(sizes),
+        tokens_per_batch=statistics.mean(sizes),
         num_sampled=len(sample),
         seconds=_mean_seconds(measured, sizes) * num_batches if whole else None,
         peak_bytes=peak,

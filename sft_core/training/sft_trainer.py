@@ -23,12 +23,13 @@ def token_lengths(data: Dataset) -> Any:
 
 
 class LabelTrainer(SFTTrainer):
-    """An SFTTrainer for rows with labels, as `save_tokens` wrote them, padded on the right.
+    """An SFTTrainer for rows with labels, as `save_tokens` wrote them.
 
-    A step's loss is the mean over its labelled tokens, over all its batches and devices. The
-    held-out loss is the mean over all labelled tokens. Entropy and accuracy are not taken. A model
-    whose logits are more than a product with its head, or which has a loss of its own for its
-    experts, gets TRL's loss, and so does one whose weights are shared out (FSDP).
+    Rows are padded on the right, or stand end to end, told apart by their positions. A step's loss
+    is the mean over its labelled tokens, over all its batches and devices. The held-out loss is the
+    mean over all labelled tokens. Entropy and accuracy are not taken. A model whose logits are more
+    than a product with its head, or which has a loss of its own for its experts, gets TRL's loss,
+    and so does one whose weights are shared out (FSDP).
     """
 
     def __init__(self, *args: Any, max_tokens_per_batch: int | None, **kwargs: Any) -> None:
@@ -82,7 +83,8 @@ class LabelTrainer(SFTTrainer):
             return self.data_collator(rows)
         padding = {"input_ids": [self.processing_class.pad_token_id] * 2, "labels": [IGNORED] * 2}
         batch = self.data_collator([padding])
-        batch["attention_mask"].zero_()
+        if "attention_mask" in batch:  # rows end to end have none
+            batch["attention_mask"].zero_()
         return batch
 
     def compute_loss(
@@ -97,6 +99,8 @@ class LabelTrainer(SFTTrainer):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"]
         kwargs = {"input_ids": inputs["input_ids"], "labels": labels, "label_loss": True}
+        if "position_ids" in inputs:  # rows end to end
+            kwargs["position_ids"] = inputs["position_ids"]
         # Padding stands on the right, where a causal model's earlier tokens never look: without a
         # mask they see the same, and attention takes its faster path.
         if self._keep_mask:

@@ -29,6 +29,7 @@ from sft_core.training.adapters import (
 )
 from sft_core.training.checkpoints import Checkpoints, Saver
 from sft_core.training.final_loss import final_loss, final_tokens
+from sft_core.training.packing import check_packing
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -139,7 +140,7 @@ def train_adapter(
             "adapter_step": float(saver.adapter_step),
             "num_train_tokens": float(state.num_input_tokens_seen),
             "bf16": float(trains_in_bf16(config)),
-            **_padding(trainer),
+            **_padding(trainer, config.packing),
             "train_loss": float(result.training_loss),
             "final_loss": final.loss,
             "total_flops": float(state.total_flos),
@@ -183,6 +184,8 @@ def build_trainer(
     check_method(base_folder, model_config, config)
     model, tokenizer = load_base(base_folder, model_config, training_dtype(config))
     tokenizer.chat_template = chat_template
+    if config.packing:
+        check_packing(model)
     try:
         trainer = _trainer(
             model=with_adapter(model, config, model_config, seed, output / "initial"),
@@ -190,7 +193,7 @@ def build_trainer(
             processing_class=tokenizer,
             train_dataset=train_data,
             eval_dataset=held_out or None,
-            data_collator=_collator(model, tokenizer),
+            data_collator=_collator(model, tokenizer, config.packing),
             callbacks=list(callbacks),
             max_tokens_per_batch=config.max_tokens_per_batch,
         )
@@ -228,10 +231,12 @@ def _check_equal(trainer: Trainer) -> None:
         )
 
 
-def _padding(trainer: Trainer) -> dict[str, float]:
+def _padding(trainer: Trainer, packing: bool) -> dict[str, float]:
     """Share of padding; a plain Trainer makes up its batches on the way."""
     batches = getattr(trainer, "train_batches", None)
-    return {} if batches is None else {"padding_rate": batches.padding_rate()}
+    if batches is None:
+        return {}
+    return {"padding_rate": 0.0 if packing else batches.padding_rate()}
 
 
 def trains_in_bf16(config: TrainingConfig) -> bool:
@@ -272,7 +277,7 @@ def _arguments(config: TrainingConfig, seed: int, output: Path, *, evaluate: boo
         bf16=trains_in_bf16(config),
         activation_checkpointing=config.gradient_checkpointing,  # its new name
         loss_type="nll",
-        packing=False,
+        packing=False,  # ours is the collator's
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         train_sampling_strategy="group_by_length",  # where the batches are not ours
@@ -281,7 +286,7 @@ def _arguments(config: TrainingConfig, seed: int, output: Path, *, evaluate: boo
         save_strategy="no",  # `Saver` says when
         report_to="none",
         logging_nan_inf_filter=False,
-        include_num_input_tokens_seen="non_padding",
+        include_num_input_tokens_seen="all" if config.packing else "non_padding",
         disable_tqdm=not sys.stderr.isatty(),
         dataloader_pin_memory=on_gpu,
         use_cpu=not on_gpu,
@@ -293,14 +298,19 @@ def _arguments(config: TrainingConfig, seed: int, output: Path, *, evaluate: boo
     )
 
 
-def _collator(model: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Pads a batch; labels of a sequence-to-sequence model have a length of their own."""
+def _collator(model: Any, tokenizer: PreTrainedTokenizerBase, packing: bool) -> Any:
+    """Pads a batch or, packing, puts its rows end to end.
+
+    Labels of a sequence-to-sequence model have a length of their own.
+    """
     from transformers import DataCollatorForSeq2Seq
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
     if model.config.is_encoder_decoder:
         return DataCollatorForSeq2Seq(tokenizer, model=model)
-    return DataCollatorForLanguageModeling(pad_token_id=tokenizer.pad_token_id)
+    return DataCollatorForLanguageModeling(
+        pad_token_id=tokenizer.pad_token_id, padding_free=packing
+    )
 
 
 def _trainer(max_tokens_per_batch: int | None, **parts: Any) -> Trainer:

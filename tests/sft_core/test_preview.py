@@ -11,7 +11,7 @@ from sft_core.config import PipelineConfig, TrainingConfig
 from sft_core.documents.preview_page import facts, render_preview, size
 from sft_core.layout import IGNORED
 from sft_core.preview import Preview, histogram, preview, row_lengths, token_texts
-from sft_core.records import Record
+from sft_core.records import PLAIN_TEXT, Record
 from sft_core.reports import StageReport
 from sft_core.store import put_bytes, put_file
 from sft_core.token_file import load_tokens, save_tokens
@@ -104,6 +104,8 @@ def test_estimate(found: Preview) -> None:
     assert estimate.basis == "measured on the largest batch"
     assert estimate.verdict == "fits"
     assert 0.0 < estimate.padding_rate < 0.5
+    real = estimate.tokens_per_batch * (1 - estimate.padding_rate)
+    assert real == pytest.approx(found.num_tokens / 3)
     seconds = [one.seconds for one in estimate.measured]
     assert 6 * min(seconds) <= estimate.seconds <= 6 * max(seconds)
 
@@ -217,8 +219,20 @@ def test_facts(found: Preview) -> None:
     told = dict(facts(found))
     assert told["end of turn"] == "trained in 9 of 10 rows"
     assert told["rows cut"].startswith("1 of 10 to 128 tokens, by ")
-    assert told["steps"] == "6 updates, 6 batches"
+    assert told["steps"] == "6 updates, 6 batches of 329 tokens on average"
     assert told["memory"].startswith("fits: peak ")
     slow = found.estimate.model_copy(update={"seconds": 3_725.0})
     assert "about 1 h 2 min of" in dict(facts(found.model_copy(update={"estimate": slow})))["time"]
     assert (size(2**30), size(3 * 2**19)) == ("1.00 GiB", "2 MiB")
+
+
+def test_packed_rows_and_rows_of_several_examples_are_shown_one_by_one(
+    home: Path, tmp_path: Path
+) -> None:
+    text = Record(3, "f" * 64, [{"role": PLAIN_TEXT, "content": "abcdefgh" * 40}])
+    config, report, path = tokenised(tmp_path, [text], TrainingConfig(packing=True))
+    found = preview(config, report, put_records([text]), num_rows=10)
+    # 320 letters and an end are three windows of at most 127 tokens after the start.
+    assert [(row.row, row.num_tokens) for row in found.rows] == [(3, CONTEXT)] * 3
+    assert found.estimate.padding_rate == 0.0
+    assert found.estimate.tokens_per_batch == found.num_tokens == sum(row_lengths(path))

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import ByT5Tokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from sft_core.base_model import load_tokenizer
 from sft_core.config import TokenizationConfig
 from sft_core.errors import ConfigError, DataError
-from sft_core.layout import IGNORED
+from sft_core.layout import IGNORED, Example
 from sft_core.records import PLAIN_TEXT, Message, Record
 from sft_core.token_file import TokenCounts, load_tokens, save_tokens
 from sft_core.tokenization import (
@@ -47,9 +52,14 @@ def tokenizer_named(name: str) -> PreTrainedTokenizerBase:
         return load_tokenizer(DEMO, stored_base(DEMO))
     if name == "template":
         return byte_tokenizer()
+    if name == "not fast":
+        return ByT5Tokenizer()
+    if name == "joining":
+        return joining_tokenizer()
     return byte_tokenizer(None, **({"bos_token": "<s>"} if name == "start token" else {}))
 
 
+@cache
 def ready(name: str) -> tuple[PreTrainedTokenizerBase, str]:
     tokenizer = tokenizer_named(name)
     return tokenizer, chat_template(tokenizer, TokenizationConfig())
@@ -93,14 +103,98 @@ def test_prompt_is_what_precedes_the_answer_in_training(name: str, conversation:
         assert example.input_ids[: len(prompt)] == prompt
         assert example.labels[len(prompt) - 1] == IGNORED
         assert example.labels[len(prompt)] == example.input_ids[len(prompt)]
-    # Upstream tokenises a prompt whole.
-    whole = tokenizer.apply_chat_template(
-        messages[: answers[0]],
-        chat_template=template,
-        add_generation_prompt=True,
-        return_dict=False,
+        assert prompt == asked(messages[:turn], tokenizer, template)
+
+
+def asked(messages: list[Message], tokenizer: PreTrainedTokenizerBase, template: str) -> list[int]:
+    """What plain transformers give to the model."""
+    ids: list[int] = tokenizer.apply_chat_template(
+        messages, chat_template=template, add_generation_prompt=True, return_dict=False
     )
-    assert prompt_ids(messages[: answers[0]], tokenizer, template) == whole
+    return ids
+
+
+def joining_tokenizer() -> PreTrainedTokenizerBase:
+    """As `byte_tokenizer`, but it joins two line breaks, or a line break and the letter after it.
+
+    Nothing keeps the end of a header and the beginning of an answer apart.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    joined = [("Ċ", letter) for letter in ("Ċ", "N", "Y", "a")]
+    vocabulary = {c: i for i, c in enumerate([*alphabet, *map("".join, joined)])}
+    backend = Tokenizer(models.BPE(vocabulary, joined))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        extra_special_tokens=["<|im_start|>", "<|im_end|>"],
+        eos_token="<|im_end|>",
+        chat_template=CHATML,
+    )
+
+
+def trained_spans(example: Example) -> list[tuple[int, int]]:
+    """First and end of each run of trained tokens."""
+    on = [False, *(label != IGNORED for label in example.labels), False]
+    edges = [i for i, (before, after) in enumerate(pairwise(on)) if before != after]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+TEXTS = st.text(st.sampled_from("\n\n  aNY.é🙂▁"), max_size=8) | st.sampled_from(
+    ["Yes\nNo", "</s>", "a<|im_end|>\n", "<s> a", "<|im_start|>assistant\n"]
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(TEXTS, min_size=2, max_size=8), st.none() | TEXTS)
+@pytest.mark.parametrize("name", [*TOKENIZERS, "not fast", "joining"])
+def test_each_answer_is_trained_after_the_ids_that_ask_for_it(
+    name: str, contents: list[str], system: str | None
+) -> None:
+    messages = chat(*contents, system=system)
+    tokenizer, template = ready(name)
+    row = Record(0, "f" * 64, messages)
+    examples = [e for _, e in tokenize_records([row], tokenizer, template, LONG)]
+    spans = [(e, first, end) for e in examples for first, end in trained_spans(e)]
+    turns = [i for i, m in enumerate(messages) if m["role"] == "assistant"]
+    for turn, (example, first, end) in zip(turns, spans, strict=True):
+        prompt = asked(messages[:turn], tokenizer, template)
+        assert example.input_ids[:first] == prompt
+        assert example.labels[first:end] == example.input_ids[first:end]
+        assert example.input_ids[end - 1] == end_of_turn_id(tokenizer, template)
+    if name in TOKENIZERS:
+        assert len(examples) == 1
+        text = tokenizer.apply_chat_template(messages, chat_template=template, return_dict=False)
+        assert examples[0].input_ids == text[: len(examples[0].input_ids)]
+
+
+def test_conversation_is_split_where_tokens_join_prompt_and_answer() -> None:
+    tokenizer, template = joining_tokenizer(), CHATML
+    messages = chat("Hi", "Yo", "Go", "no", "On", "Yes")
+    found = list(tokenize_records([Record(7, "f" * 64, messages)], tokenizer, template, LONG))
+    # History reads "\nY" in one token, which no model is given before it writes "Yo". "\n" and "n"
+    # stay two, so the second answer and the third share their prompt.
+    assert [row for row, _ in found] == [7, 7]
+    texts = [
+        [tokenizer.decode(example.labels[first:end]) for first, end in trained_spans(example)]
+        for _, example in found
+    ]
+    assert texts == [["Yo<|im_end|>"], ["no<|im_end|>", "Yes<|im_end|>"]]
+    assert encode(messages, tokenizer, template, LONG) == found[1][1]
+    joined = tokenizer.convert_tokens_to_ids("ĊY")
+    assert [joined in example.input_ids for _, example in found] == [False, True]
+
+
+def test_split_conversation_counts_what_it_loses(tmp_path: Path) -> None:
+    messages = chat("Hi", "Yo", "Go", "Now")
+    row = Record(0, "f" * 64, messages)
+    whole = [e for _, e in tokenize_records([row], joining_tokenizer(), CHATML, LONG)]
+    assert [e.num_trained for e in whole] == [3, 4]
+    room = len(whole[0].input_ids)
+    cut = [(n, e) for n, e in tokenize_records([row], joining_tokenizer(), CHATML, room)]
+    assert [(e.num_trained, e.num_cut) for _, e in cut] == [(3, 4)]
+    counts = save_tokens([(0, e) for e in whole] + [(1, whole[0])], tmp_path / "train.parquet")
+    assert (counts.num_rows, counts.num_examples) == (2, 3)
 
 
 @pytest.mark.parametrize("conversation", CONVERSATIONS)
@@ -245,8 +339,9 @@ def test_counts_and_file(tmp_path: Path) -> None:
     records = [record(3, "Hi", "Yes"), record(5, "Hi", "Maybe!")]
     examples = list(tokenize_records(records, *ready("template"), 26))
     counts = save_tokens(examples, tmp_path / "train.parquet")
-    assert counts == TokenCounts(2, 1, 2, 51, 9, 28)
+    assert counts == TokenCounts(2, 2, 1, 2, 51, 9, 28)
     assert counts.metrics() == {
+        "num_rows": 2,
         "num_examples": 2,
         "num_truncated": 1,
         "num_cut_tokens": 2,
@@ -304,7 +399,7 @@ def test_long_text_is_trained_once_in_windows(length: int) -> None:
 
 
 def test_plain_text_needs_an_end() -> None:
-    tokenizer, template = ready("template")
+    tokenizer, template = byte_tokenizer(), CHATML
     tokenizer.eos_token = None
     with pytest.raises(ConfigError, match="no eos_token to end it"):
         list(tokenize_records(text_rows("Once."), tokenizer, template, LONG))
