@@ -138,7 +138,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.replay:
         return _replay(args)
     config = _load(args)
-    with _own_lines(), _tracking_started():
+    with _own_lines(), _run_starting():
         from flows.embedded_server import start_server
 
         server = start_server()
@@ -165,7 +165,7 @@ def _audit(args: argparse.Namespace) -> int:
 
     config = _load(args)
     is_new = not (home() / "mlflow.db").exists()
-    with _own_lines(), _tracking_started():
+    with _own_lines(), _run_starting():
         from prefect.settings import PREFECT_API_URL
 
         from flows.audit import audit
@@ -189,7 +189,7 @@ def _preview(args: argparse.Namespace) -> int:
     if args.html and args.html.suffix != ".html":
         raise ConfigError(f"--html: {args.html} would be overwritten; give a name with .html.")
     config = _load(args)
-    with _own_lines():
+    with _own_lines(), _run_starting():
         from flows.preview import describe, preview
         from sft_core.documents.preview_page import write_preview
 
@@ -238,7 +238,6 @@ def _own_lines() -> Iterator[None]:
         logger.addHandler(handler)
     logging.captureWarnings(True)
     try:
-        ours.info("starting; the first start of a home takes longer")
         yield
     finally:
         logging.captureWarnings(False)
@@ -248,7 +247,9 @@ def _own_lines() -> Iterator[None]:
         file.close()
 
 
-def _tracking_started() -> AbstractContextManager[None]:
+def _run_starting() -> AbstractContextManager[None]:
+    """Say so, and have MLflow's process start beside our imports."""
+    logging.getLogger("tunetrail").info("starting; the first start of a home takes longer")
     from tasks.tracking_process import tracking_started
 
     return tracking_started()

@@ -57,7 +57,8 @@ def facts(found: Preview) -> list[tuple[str, str]]:
         ("rows cut", cut),
         (
             "padding",
-            f"{estimate.padding_rate:.1%} of what is computed, in {estimate.num_sampled:,} batches",
+            f"{estimate.padding_rate:.1%} of what is computed, so {1 - estimate.padding_rate:.1%} "
+            f"packed, in {estimate.num_sampled:,} batches",
         ),
         (
             "steps",

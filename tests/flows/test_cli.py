@@ -312,7 +312,7 @@ def test_a_command_on_a_full_disk_ends_with_one_message(prefect_server, tmp_path
 def test_ctrl_c_at_a_terminal_ends_with_130_and_a_closed_run(home, quick_config, tmp_path):
     """A terminal sends it to all processes: also to the embedded server, which must outlive it."""
     config = tmp_path / "config.json"
-    config.write_text(change(quick_config, training={"max_steps": 500}).model_dump_json())
+    config.write_text(change(quick_config, training={"max_steps": 200}).model_dump_json())
     # A suite in the background ignores the signal, and its children would with it.
     spawn = (
         "import os, pty, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL);"
@@ -326,7 +326,7 @@ def test_ctrl_c_at_a_terminal_ends_with_130_and_a_closed_run(home, quick_config,
         stdout=subprocess.PIPE,
     ) as process:
         for line in process.stdout:
-            if b"train: step 50 of 500" in line:
+            if b"train: step 20 of 200" in line:
                 break
         process.stdin.write(b"\x03")
         process.stdin.flush()

@@ -17,6 +17,7 @@ def test_a_replay_is_the_same_or_names_what_differs(
 ):
     from prefect.settings import PREFECT_API_URL
 
+    from flows.audit import audit
     from flows.sft import sft
 
     monkeypatch.setenv("PREFECT_API_URL", PREFECT_API_URL.value())
@@ -27,18 +28,19 @@ def test_a_replay_is_the_same_or_names_what_differs(
     assert (sorted(os.listdir(home)), len(list((home / "chain").iterdir()))) == left
     assert len(tracking(home).search_model_versions("name='quick'")) == 1
 
+    audited = audit(quick_config)
     path = quick_config.ingest.sources[0].path
     with open(path) as file:
         rows = file.readlines()
     with open(path, "w") as file:
         file.writelines(rows[:-1])
-    assert main(["run", "--json", "--replay", run_id]) == 6
+    assert main(["run", "--json", "--replay", audited]) == 6
     found = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert found["error"] == "IntegrityError"
     assert "replay: ingest: metrics num_rows" in found["message"]
 
     os.unlink(path)
-    assert main(["run", "--replay", run_id]) == 1
+    assert main(["run", "--replay", audited]) == 1
     assert "could not be repeated" in capfd.readouterr().err
 
 

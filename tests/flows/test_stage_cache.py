@@ -117,7 +117,6 @@ def test_changed_source_recomputes_what_depends_on_it(prefect_server, tmp_path, 
         return cached_stages(tmp_path / "home", done.stdout.split()[-1])
 
     assert run() == set()
-    assert run() == DATA_STAGES
     with (code / "data_checks/overlap/near_duplicates.py").open("a") as file:
         file.write("\n# a change of source, not of results\n")
     # Deduplication runs again and gives equal rows, so what follows is a hit.

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    GraniteConfig,
+    GraniteForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 from sft_core.config import ModelConfig
 from sft_core.records import Message, Record
@@ -44,20 +52,35 @@ def write_base(folder: Path, tokenizer: PreTrainedTokenizerFast, scale: float = 
     """Save a base whose weights follow from a fixed seed; returns the config that names it."""
     torch.manual_seed(0)
     model = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=CONTEXT,
-            initializer_range=0.1,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-        )
+        LlamaConfig(**_shape(tokenizer), bos_token_id=None, eos_token_id=tokenizer.eos_token_id)
     )
     with torch.no_grad():
         model.model.norm.weight *= scale
+    return _save(model, tokenizer, folder)
+
+
+def write_granite(folder: Path, tokenizer: PreTrainedTokenizerFast) -> ModelConfig:
+    """The same of a base that scales its logits: they are more than a product with the head."""
+    torch.manual_seed(0)
+    model = GraniteForCausalLM(
+        GraniteConfig(**_shape(tokenizer), logits_scaling=0.25, bos_token_id=None)
+    )
+    return _save(model, tokenizer, folder)
+
+
+def _shape(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "max_position_embeddings": CONTEXT,
+        "initializer_range": 0.1,
+    }
+
+
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> ModelConfig:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return ModelConfig(model_name_or_path=str(folder))

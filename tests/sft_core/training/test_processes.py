@@ -17,12 +17,11 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from transformers import GraniteConfig, GraniteForCausalLM
 
 from sft_core.config import LoraSection, TrainingConfig
 from sft_core.errors import ConfigError, ProcessError, TuneTrailError
 from sft_core.training.processes import check_devices
-from tests.sft_core.tiny_model import CHATML, CONTEXT, byte_tokenizer, write_base
+from tests.sft_core.tiny_model import CHATML, byte_tokenizer, write_base, write_granite
 from tests.sft_core.training.interrupted import CONFIG, prepare, train
 
 # 22 rows in batches of 2: 11 batches, so that the second process gets an empty one, and the last of
@@ -91,21 +90,7 @@ def test_two_processes_match_one_with_twice_the_accumulation(folder: Path, tmp_p
 def test_so_do_they_with_a_loss_that_is_not_ours(folder: Path, tmp_path: Path) -> None:
     """Logits of Granite are scaled, so that TRL's loss stands in, also for the empty batch."""
     link_rows(folder, tmp_path)
-    byte_tokenizer().save_pretrained(tmp_path / "base")
-    torch.manual_seed(0)
-    GraniteForCausalLM(
-        GraniteConfig(
-            vocab_size=len(byte_tokenizer()),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=CONTEXT,
-            logits_scaling=0.25,
-            initializer_range=0.1,
-            bos_token_id=None,
-        )
-    ).save_pretrained(tmp_path / "base")
+    write_granite(tmp_path / "base", byte_tokenizer())
     one, two = train(tmp_path, tmp_path / "one", ONE), train(tmp_path, tmp_path / "two", TWO)
     assert_same_trajectory(one, two)
 

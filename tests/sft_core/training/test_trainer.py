@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from tqdm import tqdm
-from transformers import GraniteConfig, GraniteForCausalLM
 
 from sft_core.base_model import load_base
 from sft_core.config import LoraSection, ModelConfig, TrainingConfig
@@ -33,6 +32,7 @@ from tests.sft_core.tiny_model import (
     record,
     stored_base,
     write_base,
+    write_granite,
 )
 
 # PEFT 0.21 asks transformers 5.23 by the old name of a property.
@@ -266,21 +266,7 @@ def test_held_out_loss_is_over_all_tokens_whatever_the_batches(tmp_path: Path) -
 def test_model_with_scaled_logits_trains_on_its_own_loss(tmp_path: Path) -> None:
     """Its logits are not the head's product alone, so TRL's loss stands in for ours."""
     base = tmp_path / "base"
-    named = write_base(base, byte_tokenizer())
-    torch.manual_seed(0)
-    GraniteForCausalLM(
-        GraniteConfig(
-            vocab_size=len(byte_tokenizer()),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=1,
-            num_attention_heads=2,
-            max_position_embeddings=CONTEXT,
-            logits_scaling=0.25,
-            initializer_range=0.1,
-            bos_token_id=None,
-        )
-    ).save_pretrained(base)
+    named = write_granite(base, byte_tokenizer())
     training = train_adapter(
         base,
         tokens(RECORDS, tmp_path / "train.parquet"),
