@@ -33,6 +33,7 @@ _CONTRACTS = (
     "tasks.tracking",
     "tasks.tracking_process",
 )
+_MODULE = re.compile(rf"({'|'.join(_HOUSE)})(\.\w+)+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -115,6 +116,9 @@ def _imports(nodes: Iterable[ast.AST]) -> Iterator[str]:
     for node in nodes:
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if _MODULE.fullmatch(node.value):
+                yield node.value  # a process that runs it is started by its name
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
             yield from (f"{node.module}.{name.name}" for name in node.names)

@@ -67,7 +67,11 @@ def fit_on_pool(
 
 def _ended(client: SyncPrefectClient, run: FlowRun) -> FlowRun:
     try:
+        told = None
         while not (run.state and run.state.is_final()):
+            if run.state and run.state.name != told:
+                told = run.state.name
+                _log.info("train: %s is %s", run.name, told)
             time.sleep(_POLL_SECONDS)
             run = client.read_flow_run(run.id)
     except BaseException:

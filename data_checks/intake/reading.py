@@ -192,8 +192,10 @@ def _read_csv(path: Path, max_line_bytes: int) -> Iterator[Row]:
         (_decoded(path, number, line) for number, line in _lines(path, max_line_bytes)), strict=True
     )
     header: list[str] = []
+    next_line = 1
     try:
         for cells in reader:
+            line, next_line = next_line, reader.line_num + 1  # a row may be several lines long
             if not cells:
                 continue
             if not header:
@@ -203,10 +205,10 @@ def _read_csv(path: Path, max_line_bytes: int) -> Iterator[Row]:
                 continue
             if len(cells) != len(header):
                 raise DataError(
-                    f"{path}: line {reader.line_num}: {len(cells)} cells, expected {len(header)}. "
+                    f"{path}: line {line}: {len(cells)} cells, expected {len(header)}. "
                     "Is a quote missing?"
                 )
-            yield reader.line_num, dict(zip(header, cells, strict=True))
+            yield line, dict(zip(header, cells, strict=True))
     except csv.Error as error:
         raise DataError(f"{path}: line {reader.line_num}: not CSV ({error}).") from None
 

@@ -17,7 +17,8 @@ from sft_core.errors import DataError
 from sft_core.records import PLAIN_TEXT, Message, Record, row_id
 
 DEFECT = "_defect"
-"""Meta key of the reason why a row could not be shaped: `missing_value` or `wrong_type`."""
+"""Meta key of the reason why a row could not be shaped: `missing_value`, `wrong_type` or
+`tool_calls`."""
 RAW = "_raw"
 """Meta key of the columns of such a row, as JSON text."""
 
@@ -28,6 +29,10 @@ _SHAPES = (
     Columns(prompt="question", completion="answer"),
     Columns(text="text"),
 )
+
+
+_CALLS = ("tool_calls", "function_call")
+"""Parts of a turn that are no text."""
 
 
 class _MisshapenError(ValueError):
@@ -129,6 +134,8 @@ def _turns(value: Any) -> list[Message]:
         role = _text(turn, "role")
         if role == PLAIN_TEXT:
             raise _MisshapenError("wrong_type")  # a conversation must not pass as plain text
+        if any(turn.get(name) for name in _CALLS):
+            raise _MisshapenError("tool_calls")  # without them the answer would be another one
         turns.append({"role": role, "content": _text(turn, "content")})
     return turns
 

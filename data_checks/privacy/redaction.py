@@ -119,10 +119,9 @@ def _coarse_area(value: str) -> str | None:
 
 def _coarse_ip(value: str) -> str:
     """The first 24 bits of an IPv4 address, the first 48 of an IPv6 one."""
-    address = ipaddress.ip_address(value)
-    if address.version == 4:
+    if ":" not in value:
         return value[: value.rindex(".")] + ".*"
-    return ":".join(address.exploded.split(":")[:3]) + ":*"
+    return ":".join(ipaddress.IPv6Address(value).exploded.split(":")[:3]) + ":*"
 
 
 _COARSER: dict[str, Callable[[str], str | None]] = {

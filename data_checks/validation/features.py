@@ -25,6 +25,7 @@ class Features(NamedTuple):
 
     has_missing_value: int
     has_wrong_type: int
+    has_tool_calls: int
     has_invalid_roles: int
     num_turns: int
     shortest_message_chars: int
@@ -43,6 +44,7 @@ def features_of(record: Record) -> Features:
     return Features(
         has_missing_value=int(defect == "missing_value"),
         has_wrong_type=int(defect == "wrong_type"),
+        has_tool_calls=int(defect == "tool_calls"),
         has_invalid_roles=int(not defect and not roles_are_valid(record.messages)),
         num_turns=len(record.messages),
         shortest_message_chars=min(lengths, default=0),

@@ -100,6 +100,7 @@ def builtin_rules(config: ValidationConfig) -> list[Rule]:
     return [
         _between("missing_value", "has_missing_value", None, 0),
         _between("wrong_type", "has_wrong_type", None, 0),
+        _between("tool_calls", "has_tool_calls", None, 0),
         _between("invalid_roles", "has_invalid_roles", None, 0),
         _between("too_many_turns", "num_turns", None, config.max_turns),
         _between("empty_text", "shortest_message_chars", 1, None),

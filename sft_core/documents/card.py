@@ -75,13 +75,14 @@ def card_figures(record: RunRecord) -> dict[str, Any]:
 
 
 def _metadata(record: RunRecord) -> str:
-    card = record.config["card"]
+    card, method = record.config["card"], record.config["training"]["peft_type"]
+    whole = method == "NONE"
     data = ModelCardData(
         language=card["language"],
         license=card["licence"],
         base_model=record.config["model"]["model_name_or_path"],
-        library_name="peft",
-        tags=["lora", "sft", "tunetrail"],
+        library_name="transformers" if whole else "peft",
+        tags=[*([] if whole else [method.lower()]), "sft", "tunetrail"],
         model_name=record.config["name"],
         eval_results=_eval_results(record.report("evaluate"), record.config["name"]) or None,
     )

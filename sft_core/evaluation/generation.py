@@ -30,7 +30,7 @@ def context_length(model: Any) -> int | None:
 
     Those that virtual tokens of its adapter take are not for text.
     """
-    value = getattr(model.config, "max_position_embeddings", None)
+    value = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     adapter = virtual_tokens(model)
     return int(value) - (adapter.num_virtual_tokens if adapter else 0) if value else None
 

@@ -61,7 +61,8 @@ def label_likelihood(
     model.eval()
     nll = np.zeros(len(input_ids))
     counts = np.zeros(len(input_ids), dtype=np.int64)
-    budget = max(1, min(_MAX_BATCH_TOKENS, _MAX_BATCH_LOGITS // int(model.config.vocab_size)))
+    vocabulary = model.config.get_text_config().vocab_size
+    budget = max(1, min(_MAX_BATCH_TOKENS, _MAX_BATCH_LOGITS // int(vocabulary)))
     sizes = [max(len(i), len(j)) for i, j in zip(input_ids, labels, strict=True)]
     for rows in _batches(sizes, budget):
         tokens, mask = _pad([input_ids[i] for i in rows], 0, model.device)

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -17,6 +18,7 @@ from sft_core.reports import RunRecord
 from sft_core.store import check, locate, writing
 
 _SAMPLE_ROWS = 8
+_MERGEABLE = ("LORA", "IA3")
 _MAX_DIFFERENCE = 1e-3
 """Largest difference of a logit that rounding in float32 explains; a lost adapter moves more."""
 
@@ -28,7 +30,7 @@ def export(record: RunRecord, folder: Path, *, merge: bool) -> float | None:
     merged model, read back from the folder, and of base and adapter; None for an adapter.
 
     Raises:
-        ConfigError: the folder exists, or the run made no model.
+        ConfigError: the folder exists, the run made no model, or what it made cannot be merged.
         IntegrityError: what is stored does not match its digest, or the merged model differs.
     """
     if folder.exists():
@@ -74,18 +76,28 @@ def _merge(record: RunRecord, adapter: Path, folder: Path) -> float:
     trained, tokens = record.report("train"), record.report("tokenize")
     assert trained is not None
     assert tokens is not None
+    method = record.config["training"]["peft_type"]
+    if method not in _MERGEABLE:
+        raise ConfigError(
+            f"export: --merge joins {' or '.join(_MERGEABLE)} with its base, and this run trained "
+            f"{method}. Export without --merge."
+        )
     config = ModelConfig.model_validate(record.config["model"])
     model, tokenizer = load_tuned(check_base(trained.models["base"]), adapter, config)
     check(tokens.private["train"])
     rows = next(pq.ParquetFile(locate(tokens.private["train"])).iter_batches(_SAMPLE_ROWS))
-    sample = [torch.tensor([ids], device=model.device) for ids in rows["input_ids"].to_pylist()]
+    columns = (rows["input_ids"].to_pylist(), rows["labels"].to_pylist())
+    sample = [
+        {"input_ids": torch.tensor([ids]), "labels": torch.tensor([labels])}
+        for ids, labels in zip(*columns, strict=True)
+    ]
     with torch.inference_mode():
-        expected = [model(ids).logits for ids in sample]
+        expected = [_logits(model, row) for row in sample]
     model.merge_and_unload(safe_merge=True).save_pretrained(str(folder))
     tokenizer.save_pretrained(str(folder))
     again, _ = load_base(folder, ModelConfig(model_name_or_path=str(folder)))
     with torch.inference_mode():
-        found = [again(ids).logits for ids in sample]
+        found = [_logits(again, row) for row in sample]
     pairs = zip(found, expected, strict=True)
     difference = max(float((one - other).abs().max()) for one, other in pairs)
     if not difference <= _MAX_DIFFERENCE:
@@ -94,3 +106,8 @@ def _merge(record: RunRecord, adapter: Path, folder: Path) -> float:
             f"and adapter, allowed {_MAX_DIFFERENCE:g}. Nothing was written; export the adapter."
         )
     return difference
+
+
+def _logits(model: Any, row: dict[str, Any]) -> Any:
+    """On the CPU; an encoder-decoder needs the labels to have something to write."""
+    return model(**{name: ids.to(model.device) for name, ids in row.items()}).logits.cpu()

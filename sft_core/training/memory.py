@@ -10,9 +10,13 @@ import torch
 
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _CGROUPS = (
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    (
+        *("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        "total_inactive_file",
+    ),
 )
+"""Folder, limit, use, and what of the use is cached files that give way, of both versions."""
 
 
 def reset_peak() -> None:
@@ -41,7 +45,10 @@ def available_bytes() -> int:
         return int(torch.cuda.mem_get_info()[0]) + int(torch.cuda.memory_reserved())
     own = int(psutil.Process().memory_info().rss)
     free = [int(psutil.virtual_memory().available)]
-    for limit, usage in _CGROUPS:
+    for name, limit, usage, cached in _CGROUPS:
+        folder = Path(name)
         with suppress(OSError, ValueError):  # there is none, or it reads "max"
-            free.append(int(Path(limit).read_text()) - int(Path(usage).read_text()))
+            used = int((folder / usage).read_text())
+            statistics = dict(x.split() for x in (folder / "memory.stat").read_text().splitlines())
+            free.append(int((folder / limit).read_text()) - used + int(statistics[cached]))
     return own + max(0, min(free))

@@ -357,7 +357,8 @@ def _watch(on_progress: Callable[[dict[str, float]], None] | None) -> TrainerCal
                     )
             for name in ("loss", "eval_loss"):
                 first = next((e[name] for e in state.log_history if name in e), math.inf)
-                limit = max(_DIVERGED * first, math.log(kwargs["model"].config.vocab_size))
+                vocabulary = kwargs["model"].config.get_text_config().vocab_size
+                limit = max(_DIVERGED * first, math.log(vocabulary))
                 if logs.get(name, 0.0) > limit:
                     raise TuneTrailError(
                         f"train: {name} is {logs[name]:.4g} at step {state.global_step} of "

@@ -136,6 +136,22 @@ def test_the_source_digest_covers_helpers_data_files_and_versions(monkeypatch):
         assert source_digest("tasks.bias_audit") != before
 
 
+def test_the_source_digest_covers_the_processes_that_a_stage_starts(monkeypatch):
+    from tasks import fingerprint
+
+    read = fingerprint._read
+    for stage, process in (
+        ("tasks.training", "sft_core.training.worker"),
+        ("tasks.reloading", "sft_core.training.reload"),
+    ):
+        before = source_digest(stage)
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                fingerprint, "_read", lambda m, name=process: ("", ()) if m == name else read(m)
+            )
+            assert source_digest(stage) != before
+
+
 def test_versions_are_those_of_all_distributions_of_a_module():
     from tasks import fingerprint
 

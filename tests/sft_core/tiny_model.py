@@ -15,6 +15,8 @@ from transformers import (
     LlamaForCausalLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from sft_core.config import ModelConfig
@@ -66,6 +68,25 @@ def write_granite(folder: Path, tokenizer: PreTrainedTokenizerFast) -> ModelConf
         GraniteConfig(**_shape(tokenizer), logits_scaling=0.25, bos_token_id=None)
     )
     return _save(model, tokenizer, folder)
+
+
+def write_t5(folder: Path, tokenizer: PreTrainedTokenizerFast) -> ModelConfig:
+    """An encoder with a decoder, which starts with `<s>`, the token that pads as well."""
+    torch.manual_seed(0)
+    start = tokenizer.convert_tokens_to_ids("<s>")
+    settings = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=32,
+        d_kv=16,
+        d_ff=64,
+        num_layers=1,
+        num_heads=2,
+        dropout_rate=0.0,
+        decoder_start_token_id=start,
+        pad_token_id=start,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    return _save(T5ForConditionalGeneration(settings), tokenizer, folder)
 
 
 def _shape(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:

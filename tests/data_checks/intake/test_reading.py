@@ -176,9 +176,10 @@ def test_lines_are_counted_in_the_file_and_blank_ones_passed_over(tmp_path):
 
 def test_a_quoted_line_break_in_csv_is_text(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text('prompt,completion\n"two\nlines",x\n')
+    path.write_text('prompt,completion\n"two\nlines",x\n\none,y\n')
     assert list(read_rows(SourceConfig(path=str(path)), LIMIT)) == [
-        (3, {"prompt": "two\nlines", "completion": "x"})
+        (2, {"prompt": "two\nlines", "completion": "x"}),  # where it begins
+        (5, {"prompt": "one", "completion": "y"}),
     ]
 
 
@@ -220,6 +221,15 @@ def test_a_column_that_is_not_there_is_named_with_the_nearest():
     source = SourceConfig(path="x.jsonl", columns=Columns(prompt="qestion", completion="answer"))
     with pytest.raises(DataError, match=r"no column 'qestion'.* Did you mean 'question'"):
         columns_of(source, {"question": "", "answer": ""})
+
+
+def test_a_turn_that_calls_a_tool_is_not_taken_for_its_text():
+    call = {"role": "assistant", "content": "Let me see.", "tool_calls": [{"function": "lookup"}]}
+    plain = call | {"tool_calls": []}
+    for turn, defect in ((call, "tool_calls"), (plain, None)):
+        row = {"messages": [{"role": "user", "content": "q"}, turn]}
+        record = shape_row(0, row, Columns(messages="messages"), SourceConfig(path="x.jsonl"))
+        assert record.meta.get(DEFECT) == defect
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def test_all_dates_of_a_row_move_by_the_same_days_and_rows_by_others():
         ("postal_code", "in Keene, NH 03601.", "in Keene, NH 000**."),  # fewer than 20,000 people
         ("postal_code", "near SW1A 1AA", "near SW1* ***"),
         ("ip", "from 203.0.113.7 only", "from 203.0.113.* only"),
+        ("ip", "from 192.168.01.1 only", "from 192.168.01.* only"),
         ("ip", "from 2001:db8::8a2e:370:7334", "from 2001:0db8:0000:*"),
     ],
 )

@@ -85,7 +85,7 @@ def test_what_great_expectations_writes_is_read(tmp_path):
 
 def test_reasons_of_the_bundled_rules_are_unique():
     reasons = [rule.reason for rule in builtin_rules(ValidationConfig())]
-    assert len(set(reasons)) == len(reasons) == 9
+    assert len(set(reasons)) == len(reasons) == 10
 
 
 def test_the_how_to_names_every_column_and_its_example_is_a_suite(tmp_path):

@@ -13,18 +13,19 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from sft_core.base_model import check_base, resolve_base
-from sft_core.config import ModelConfig, TrainingConfig
+from sft_core.config import ModelConfig, TokenizationConfig, TrainingConfig
 from sft_core.errors import ConfigError, IntegrityError
+from sft_core.layout import CAUSAL, SEQ2SEQ, Layout
 from sft_core.reports import RunRecord, StageReport
 from sft_core.store import locate, put_bytes, put_file, put_tree, sha256_tree
 from sft_core.token_file import save_tokens
-from sft_core.tokenization import encode, tokenize_records
+from sft_core.tokenization import chat_template, encode, tokenize_records
 from sft_core.training import export as exporting
 from sft_core.training.adapters import load_tuned
 from sft_core.training.export import export
 from sft_core.training.trainer import train_adapter
 from tests.sft_core.small_record import small_record, with_report
-from tests.sft_core.tiny_model import CHATML, CONTEXT, byte_tokenizer, record, write_base
+from tests.sft_core.tiny_model import CHATML, CONTEXT, byte_tokenizer, record, write_base, write_t5
 
 RECORDS = [record(i, "abcdef"[i] * 9, f"{'ABCDEF'[i]}{i * i}") for i in range(6)]
 TRAINING = TrainingConfig(max_steps=6, learning_rate=1e-2)
@@ -49,30 +50,35 @@ def made(home_of_module: Path) -> Made:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUNETRAIL_HOME", str(home_of_module))
         model = write_base(folder / "base", byte_tokenizer())
-        _, base = resolve_base(model)
-        tokens = folder / "train.parquet"
-        save_tokens(tokenize_records(RECORDS, byte_tokenizer(), CHATML, CONTEXT), tokens)
-        trained = train_adapter(
-            folder / "base",
-            tokens,
-            None,
-            TRAINING,
-            model,
-            chat_template=CHATML,
-            seed=0,
-            output=folder / "work",
-        )
-        adapter = put_tree(trained.adapter, base=base.sha256)
-        record = small_record(model=model.model_dump(mode="json"))
-        card = {"README": put_bytes(b"# the card\n", ".md")}
-        plot = {"loss": put_bytes(b"a plot", ".png")}
-        for report in (
-            StageReport(stage="tokenize", private={"train": put_file(tokens)}),
-            StageReport(stage="train", models={"base": base, "adapter": adapter}),
-            StageReport(stage="model_card", files=card, figures=plot),
-        ):
-            record = with_report(record, report)
-    return Made(record, model, home_of_module)
+        return Made(make(folder, model, CHATML, CAUSAL), model, home_of_module)
+
+
+def make(folder: Path, model: ModelConfig, template: str, layout: Layout) -> RunRecord:
+    _, base = resolve_base(model)
+    tokens = folder / "train.parquet"
+    tokenizer = AutoTokenizer.from_pretrained(model.model_name_or_path)
+    save_tokens(tokenize_records(RECORDS, tokenizer, template, CONTEXT, layout), tokens)
+    trained = train_adapter(
+        Path(model.model_name_or_path),
+        tokens,
+        None,
+        TRAINING,
+        model,
+        chat_template=template,
+        seed=0,
+        output=folder / "work",
+    )
+    adapter = put_tree(trained.adapter, base=base.sha256)
+    record = small_record(model=model.model_dump(mode="json"))
+    card = {"README": put_bytes(b"# the card\n", ".md")}
+    plot = {"loss": put_bytes(b"a plot", ".png")}
+    for report in (
+        StageReport(stage="tokenize", private={"train": put_file(tokens)}),
+        StageReport(stage="train", models={"base": base, "adapter": adapter}),
+        StageReport(stage="model_card", files=card, figures=plot),
+    ):
+        record = with_report(record, report)
+    return record
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +121,25 @@ def test_a_merged_model_needs_no_adapter_and_no_code_of_ours(made: Made, tmp_pat
         assert not torch.allclose(found, base, atol=0.1)
     files = {path.suffix for path in (tmp_path / "merged").iterdir()}
     assert files == {".safetensors", ".json", ".jinja", ".md", ".png"}
+
+
+def test_an_encoder_decoder_is_merged_too(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer(template=None, pad_token="<s>")
+    template = chat_template(tokenizer, TokenizationConfig(), SEQ2SEQ)
+    record = make(tmp_path, write_t5(tmp_path / "base", tokenizer), template, SEQ2SEQ)
+    difference = export(record, tmp_path / "merged", merge=True)
+    assert difference is not None
+    assert difference < 1e-3
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("method", ["NONE", "PROMPT_TUNING", "PREFIX_TUNING"])
+def test_what_cannot_be_merged_is_refused(made: Made, method: str, tmp_path: Path) -> None:
+    training = made.record.config["training"] | {"peft_type": method}
+    other = made.record.model_copy(update={"config": made.record.config | {"training": training}})
+    with pytest.raises(ConfigError, match=f"this run trained {method}. Export without --merge"):
+        export(other, tmp_path / "out", merge=True)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_merged_model_that_differs_is_not_written(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GenerationConfig, T5Config, T5ForConditionalGeneration
+from transformers import GenerationConfig
 
 from sft_core.base_model import is_encoder_decoder, load_base
 from sft_core.config import EvaluationConfig, ModelConfig, TokenizationConfig, TrainingConfig
@@ -22,10 +22,10 @@ from sft_core.token_file import load_tokens, save_tokens
 from sft_core.tokenization import chat_template, encode, prompt_ids, tokenize_records
 from sft_core.training.adapters import base_view, check_method, load_tuned
 from sft_core.training.trainer import Training, train_adapter
-from tests.sft_core.tiny_model import byte_tokenizer, chat, record
+from tests.sft_core.tiny_model import byte_tokenizer, chat, record, write_t5
 
 RECORDS = [record(i, f"{'abcd'[i]} = ?", f"{'ABCD'[i]}{i * i}") for i in range(4)]
-EOS, PAD, START = 256, 259, 259
+EOS, PAD, START = 256, 257, 257
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {},
     "dora": {"lora": {"use_dora": True}},
@@ -39,23 +39,7 @@ METHODS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     folder = tmp_path_factory.mktemp("t5")
-    tokenizer = byte_tokenizer(template=None, pad_token="<s>")
-    torch.manual_seed(0)
-    settings = T5Config(
-        vocab_size=len(tokenizer),
-        d_model=32,
-        d_kv=16,
-        d_ff=64,
-        num_layers=1,
-        num_heads=2,
-        dropout_rate=0.0,
-        decoder_start_token_id=START,
-        pad_token_id=PAD,
-        eos_token_id=EOS,
-    )
-    T5ForConditionalGeneration(settings).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return ModelConfig(model_name_or_path=str(folder))
+    return write_t5(folder, byte_tokenizer(template=None, pad_token="<s>"))
 
 
 def folder(base: ModelConfig) -> Path:
