@@ -65,6 +65,16 @@ LETTERS = {
     "O": ("IP_ADDRESS",),
 }
 """Gold entities of each Safe Harbor letter."""
+HELD_OUT_LETTERS = {
+    "B": ("street",),
+    "C": ("date",),
+    "D": ("phone",),
+    "F": ("email",),
+    "G": ("ssn",),
+    "J": ("iban", "card"),
+    "O": ("ip",),
+}
+"""Kinds of `held_out` of each letter."""
 RULE = "findings of a fitting kind cover half of the gold span; bare years are no dates"
 
 RULES = "ab84abf"
@@ -126,8 +136,9 @@ def recall_on_gold() -> dict[str, tuple[int, int]]:
     return {entity: (found[entity], total[entity]) for entity in FITTING}
 
 
-def held_out() -> list[dict[str, Any]]:
-    """Recall by kind, behind a cue word and without one, over the locales; the rule is `RULE`.
+def held_out() -> dict[tuple[str, str], int]:
+    """Values found of each kind, behind a cue word and without one, over the locales: of
+    `HELD_OUT_VALUES` each. The rule is `RULE`.
 
     SSNs are those of the United States alone; dates have English months or digits.
     """
@@ -137,7 +148,7 @@ def held_out() -> list[dict[str, Any]]:
     fakers = {locale: Faker(locale) for locale in LOCALES}
     for faker in fakers.values():
         faker.seed_instance(HELD_OUT_SEED)
-    rows = []
+    hits = {}
     for kind, cued in HELD_OUT_CUED.items():
         for templates, where in ((cued, "behind a cue"), (HELD_OUT_BARE, "bare")):
             found = 0
@@ -152,10 +163,8 @@ def held_out() -> list[dict[str, Any]]:
                     if f.kind == kind or (kind, f.kind) == ("street", "postal_code")
                 )
                 found += 2 * covered >= len(value)
-            recall = found / HELD_OUT_VALUES
-            name = f"held_out {kind}, {where}"
-            rows.append({"on": name, "recall": recall, "n": HELD_OUT_VALUES, "rules": RULES})
-    return rows
+            hits[kind, where] = found
+    return hits
 
 
 def _held_out_value(faker: Any, kind: str, rng: random.Random) -> str:
@@ -169,7 +178,7 @@ def _held_out_value(faker: Any, kind: str, rng: random.Random) -> str:
 
 def safe_harbor_recall() -> dict[str, Any]:
     """What the bundled data file holds."""
-    by_entity = recall_on_gold()
+    by_entity, found = recall_on_gold(), held_out()
     command = ["git", "log", "-1", "--format=%cs"]
     date = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     return {
@@ -184,6 +193,17 @@ def safe_harbor_recall() -> dict[str, Any]:
                 "n": sum(by_entity[entity][1] for entity in entities),
             }
             for letter, entities in LETTERS.items()
+        },
+        "held_out_data_set": f"Faker in {len(LOCALES)} locales, rules as at {RULES}",
+        "held_out": {
+            letter: {
+                where: {
+                    "hits": sum(found[kind, where] for kind in kinds),
+                    "n": HELD_OUT_VALUES * len(kinds),
+                }
+                for where in ("behind a cue", "bare")
+            }
+            for letter, kinds in HELD_OUT_LETTERS.items()
         },
     }
 
@@ -328,7 +348,15 @@ def main() -> None:
         {"on": f"gold {entity}", "recall": hits / n, "n": n}
         for entity, (hits, n) in recall_on_gold().items()
     ]
-    recalls += held_out()
+    recalls += [
+        {
+            "on": f"held_out {kind}, {where}",
+            "recall": hits / HELD_OUT_VALUES,
+            "n": HELD_OUT_VALUES,
+            "rules": RULES,
+        }
+        for (kind, where), hits in held_out().items()
+    ]
     kinds, num_titled, num_documents = alarms()
     all_alarms = sum(kinds.values())
     found = [

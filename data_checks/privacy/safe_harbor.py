@@ -45,21 +45,25 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
 
 
 def safe_harbor_table(config: PrivacyConfig, found: Mapping[str, int]) -> Table:
-    """One row an identifier: what looks for it, what the config does, recall and n as measured.
+    """One row an identifier: what looks for it, what the config does, recalls and n as measured.
+
+    The first recall is on a file that was read while the rules were written, the second on made
+    values that they had not seen.
 
     `found` holds the findings of a run by kind. An identifier that nothing looks for reads "not
     covered"; one that the data set has none of reads "not measured".
     """
-    measured = measured_recall()["recall"]
+    measured = measured_recall()
     rows: list[tuple[Cell, ...]] = []
     for letter, identifier, kinds, detector in _ROWS:
         name = f"({letter}) {identifier}"
         if not kinds:
-            rows.append((name, "not covered", None, None, None, None))
+            rows.append((name, "not covered", None, None, None, None, None))
             continue
         actions = dict.fromkeys(getattr(config, kind) for kind in kinds)
         action = ", ".join(f"{kind}: {getattr(config, kind)}" for kind in kinds)
-        score = measured.get(letter)
+        score, unseen = measured["recall"].get(letter), measured["held_out"].get(letter, {})
+        told = [f"{s['hits'] / s['n']:.3f} {where}" for where, s in unseen.items()]
         rows.append(
             (
                 name,
@@ -67,10 +71,14 @@ def safe_harbor_table(config: PrivacyConfig, found: Mapping[str, int]) -> Table:
                 action if len(actions) > 1 else next(iter(actions)),
                 round(score["hits"] / score["n"], 3) if score else "not measured",
                 score["n"] if score else None,
+                ", ".join(told) or "not measured",
                 None if letter == "E" else sum(found.get(kind, 0) for kind in kinds),
             )
         )
-    columns = ("identifier", "detector", "action", "measured recall", "n", "found")
+    columns = (
+        *("identifier", "detector", "action", "recall, file read while building", "n"),
+        *("held-out recall", "found"),
+    )
     return Table(columns=columns, rows=tuple(rows))
 
 

@@ -19,9 +19,9 @@ def test_actions_and_findings_are_those_of_the_run():
     rows = {
         row[0][1]: row for row in safe_harbor_table(config, {"phone": 3, "date": 2, "age": 1}).rows
     }
-    assert (rows["D"][2], rows["D"][5]) == ("drop", 3)
-    assert (rows["C"][2], rows["C"][5]) == ("date: shift, age: generalize", 3)
-    assert rows["E"][5] is None  # told with D
+    assert (rows["D"][2], rows["D"][6]) == ("drop", 3)
+    assert (rows["C"][2], rows["C"][6]) == ("date: shift, age: generalize", 3)
+    assert rows["E"][6] is None  # told with D
 
 
 def test_the_bundled_recalls_are_those_of_the_code(shared):
@@ -31,3 +31,10 @@ def test_the_bundled_recalls_are_those_of_the_code(shared):
     for letter, entities in LETTERS.items():
         hits, n = (sum(now[entity][i] for entity in entities) for i in (0, 1))
         assert bundled["recall"][letter] == {"hits": hits, "n": n}, letter
+
+
+def test_recall_on_values_that_the_rules_had_not_seen_stands_beside():
+    rows = {row[0][1]: row for row in safe_harbor_table(PrivacyConfig(), {}).rows}
+    assert rows["F"][5] == "1.000 behind a cue, 1.000 bare"
+    assert rows["B"][5].startswith("0.5")
+    assert rows["A"][5] == "not measured"
