@@ -96,8 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("folder", type=Path, help="folder to make; an existing one is left alone")
     export.add_argument("--merge", action="store_true", help="base and adapter as one model")
     verify = verb("verify", _verify, "recompute a run's record from the stored evidence")
-    verify.add_argument("run", nargs="?", help="MLflow run id; without it all runs")
-    verify.add_argument("--all", action="store_true", help="all runs (the default)")
+    which = verify.add_mutually_exclusive_group()
+    which.add_argument("run", nargs="?", help="MLflow run id; without it all runs")
+    which.add_argument("--all", action="store_true", help="all runs (the default)")
     verify.add_argument("--public-key", type=Path, help="PEM file; without it the home's own key")
     trace = verb("trace", _trace, "tell what became of a row, and which models saw it")
     trace.add_argument("kind", nargs="?", choices=("row", "subject"), help="what KEY names")
@@ -324,7 +325,7 @@ def _verify(args: argparse.Namespace) -> int:
     from sft_core.lineage.verification import verify
 
     lines = []
-    for line in verify(None if args.all else args.run, args.public_key):
+    for line in verify(args.run, args.public_key):
         lines.append(line)
         if not args.json:
             print(f"ok  {line}")

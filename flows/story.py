@@ -17,6 +17,10 @@ def trace(args: argparse.Namespace) -> list[Story]:
     Raises:
         ConfigError: the arguments ask for nothing, or nothing answers to them.
     """
+    if args.dropped and args.kind:
+        raise ConfigError("trace: ask for one thing, a row or a subject, or --dropped.")
+    if not args.dropped and (args.reason or args.stage or args.run):
+        raise ConfigError("trace: --reason, --stage and --run go with --dropped.")
     if args.dropped:
         return dropped_rows(args.run, args.reason, args.stage)
     if not args.kind or not args.key:

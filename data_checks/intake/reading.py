@@ -100,7 +100,7 @@ def _lines(path: Path, max_line_bytes: int) -> Iterator[tuple[int, bytes]]:
             if len(line) > max_line_bytes:
                 raise DataError(
                     f"{path}: line {number} is longer than {max_line_bytes:,} bytes. "
-                    "Split the row or raise ingest.max_line_bytes."
+                    "Split the row; for sources, ingest.max_line_bytes raises the limit."
                 )
             yield number, line
 

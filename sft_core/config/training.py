@@ -122,7 +122,8 @@ class TrainingConfig(Section):
     """Most rows a step and device; rows of like length go together."""
     max_tokens_per_batch: Annotated[int, Field(ge=1, le=16_777_216)] | None = 8_192
     """Most tokens a step and device, padding counted: long rows make smaller batches, and a row
-    that is longer goes alone. Empty means that rows alone decide."""
+    that is longer goes alone. Empty means that rows alone decide, as they do for an encoder with a
+    decoder."""
     packing: bool = False
     """Put the rows of a batch end to end in one sequence instead of padding them. Rows do not see
     each other, which is tried on the model first. Without flash attention it is the slower way."""

@@ -25,8 +25,8 @@ def final_tokens(train: Path, validation: Path | None) -> Path:
 def final_loss(model: Any, tokens: Path) -> Likelihood:
     """Likelihood of the labels of the first `MAX_ROWS` rows.
 
-    The trainer's own `eval_loss` is a mean of batches' means, so it depends on how rows are put
-    into batches; the mean over all tokens does not. Puts the model in eval mode.
+    The mean is over all tokens, so that it does not depend on how rows are put into batches. Puts
+    the model in eval mode.
 
     Raises:
         TuneTrailError: the loss is not a finite number.

@@ -85,6 +85,8 @@ def test_the_erased_leave_the_next_run_and_the_models_that_saw_them_are_named(
         (["trace", "row", "rows.jsonl:1"], "no row 'rows.jsonl:1' in 0 sealed runs"),
         (["trace", "subject", "MRN-1"], "no row of that subject"),
         (["trace", "--dropped"], "no sealed run"),
+        (["trace", "row", "rows.jsonl:1", "--dropped"], "ask for one thing"),
+        (["trace", "row", "rows.jsonl:1", "--reason", "secret"], "go with --dropped"),
     ],
 )
 def test_what_cannot_be_traced_is_told_in_one_line(home, args, message, capsys):
