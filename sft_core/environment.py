@@ -1,14 +1,19 @@
 """Settings that must stand before Prefect, MLflow, torch or Great Expectations are imported.
 
-Whatever the user set stays. Nothing calls home: the telemetry of every library is off.
+Whatever the user set stays. Nothing calls home: the telemetry of every library is off. Imported by
+every command first, so it imports nothing that takes time.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+from pathlib import Path
 
-from sft_core.store import home
+
+def home() -> Path:
+    """Absolute path of the home: `TUNETRAIL_HOME`, or `.tunetrail` in the working directory."""
+    return Path(os.environ.get("TUNETRAIL_HOME", ".tunetrail")).absolute()
 
 
 def configure_environment() -> None:

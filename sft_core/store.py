@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
+from sft_core.environment import home as home
 from sft_core.errors import IntegrityError, StorageError
 from sft_core.records import Record, sha256_json
 from sft_core.remote_store import is_set, pull, push
@@ -35,11 +36,6 @@ _UNWRITABLE = (
     errno.ENOTDIR,
     errno.EEXIST,
 )
-
-
-def home() -> Path:
-    """Absolute path of the home: `TUNETRAIL_HOME`, or `.tunetrail` in the working directory."""
-    return Path(os.environ.get("TUNETRAIL_HOME", ".tunetrail")).absolute()
 
 
 def make_home() -> Path:

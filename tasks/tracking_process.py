@@ -6,6 +6,7 @@ when the process that started it has gone, after what it was told before.
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import subprocess
@@ -42,6 +43,12 @@ def tracking_started() -> Iterator[None]:
 def tracking_process() -> TrackingProcess:
     """The process that waits for a run, or one that begins with the environment of this moment."""
     return _started.pop() if _started else _begin()
+
+
+@atexit.register
+def _end_idle() -> None:
+    while _idle:
+        _idle.pop().close()
 
 
 def _begin() -> TrackingProcess:
