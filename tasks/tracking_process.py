@@ -119,7 +119,7 @@ class TrackingProcess:
     def _lost(self) -> TuneTrailError:
         return TuneTrailError(
             "MLflow's process has ended before the run. Its last words are in logs/mlflow.log of "
-            "the home."
+            "the home: mend what they name and run again; the run goes on."
         )
 
 

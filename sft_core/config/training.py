@@ -182,7 +182,10 @@ class TrainingConfig(Section):
                     f"remove it or set peft_type: {name.upper()}"
                 )
         if self.fsdp and self.num_processes == 1:
-            raise ValueError("fsdp with num_processes: 1: there is nobody to share weights with")
+            raise ValueError(
+                "fsdp with num_processes: 1: there is nobody to share weights with; raise "
+                "num_processes or set fsdp to false"
+            )
         if self.packing and self.num_virtual_tokens:
             raise ValueError(
                 f"packing with peft_type: {self.peft_type}: virtual tokens stand before a "
