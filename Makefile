@@ -8,6 +8,7 @@ DATA := examples/triage/data/truth.json
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m flows.embedded_server
 	touch $@
 
 .venv/installed-dev: .venv/installed

@@ -23,6 +23,15 @@ from tests.warm_python import warm_python
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
 PYTHON = sys.executable
+BRIEF = {
+    "evaluation": {"max_items": 16, "num_resamples": 100},
+    "generation": {"max_new_tokens": 8},
+    "retention": {"texts": str(ROOT / "tests/few_texts.txt"), "max_preferences": 4},
+    "fairness": {"max_pairs": 8, "max_prompts": 2},
+    "robustness": {"max_items": 2},
+    "memorisation": {"max_rows": 4},
+}
+"""Sections of a run that measures all, on a few items."""
 
 
 def pytest_configure(config):
@@ -84,12 +93,19 @@ def used_home(home, empty_database):
 
 @pytest.fixture(scope="session")
 def prefect_server():
-    """The embedded server, started once: it takes about 12 s."""
+    """The embedded server, started once: it takes seconds."""
     from prefect.logging.configuration import setup_logging
-    from prefect.testing.utilities import prefect_test_harness
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
+
+    from flows.embedded_server import begin_database
 
     setup_logging()  # now, or its console would write to the first test's captured stream
-    with prefect_test_harness(server_startup_timeout=120):
+    begin_database(PREFECT_HOME.value())
+    with (
+        SubprocessASGIServer() as server,
+        temporary_settings({PREFECT_API_URL: server.api_url}),
+    ):
         yield
 
 
@@ -115,9 +131,6 @@ def quick_config(tmp_path):
     rows = (ROOT / "examples/triage/data/referrals.jsonl").read_text().splitlines(keepends=True)
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(rows[:300]))
-    lines = (ROOT / "examples/triage/general.txt").read_text().splitlines(keepends=True)
-    general = tmp_path / "general.txt"
-    general.write_text("".join(lines[:4]))
     return parse_config(
         {
             "name": "quick",
@@ -127,12 +140,7 @@ def quick_config(tmp_path):
             "privacy": {"secret": "drop"},
             "model": {"model_name_or_path": str(ROOT / "examples/triage/base")},
             "training": {"max_steps": 4, "logging_steps": 1},
-            "evaluation": {"max_items": 16, "num_resamples": 100},
-            "generation": {"max_new_tokens": 8},
-            "retention": {"texts": str(general), "max_preferences": 4},
-            "fairness": {"max_pairs": 8, "max_prompts": 2},
-            "robustness": {"max_items": 2},
-            "memorisation": {"max_rows": 4},
+            **BRIEF,
             "policy": {"min_test_rows": 5, "max_label_disparity": None, "max_subgroup_gap": None},
         },
         "quick",

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
+from flows.embedded_server import begin_database
 from tests.conftest import ROOT, change, tracking
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
@@ -63,6 +64,7 @@ def started(tmp_path_factory):
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "1",  # the default is 10
     }
+    begin_database(folder / "prefect")
     start = prefect("server", "start", "--host", "127.0.0.1", "--port", str(port))
     with running(start, env, folder / "log"), httpx.Client(base_url=url, timeout=60) as client:
 

@@ -14,7 +14,7 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import ROOT, tracking
+from tests.conftest import BRIEF, ROOT, tracking
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 
@@ -104,8 +104,7 @@ def left(tmp_path_factory):
         },
         "model": {"model_name_or_path": str(ROOT / "examples/triage/base")},
         "training": {"max_steps": 4, "logging_steps": 1},
-        "evaluation": {"max_items": 16, "num_resamples": 100},
-        "generation": {"max_new_tokens": 8},
+        **BRIEF,
         "policy": {
             "min_test_rows": 5,
             "max_label_disparity": None,

@@ -10,7 +10,7 @@ from examples.triage.train_base import CHAT_TEMPLATE
 from flows.summary import load_run
 from sft_core.config.file import load_config
 from sft_core.errors import GateError
-from tests.conftest import ROOT, change
+from tests.conftest import BRIEF, ROOT, change
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 
@@ -22,15 +22,17 @@ def gates(prefect_server, home, tmp_path, monkeypatch):
 
     rows = (ROOT / "examples/triage/data/referrals.jsonl").read_text().splitlines(keepends=True)
     data = tmp_path / "rows.jsonl"
-    data.write_text("".join(rows[:240]))
+    data.write_text("".join(rows[:150]))
     monkeypatch.chdir(ROOT)
     demo = load_config(ROOT / "examples/triage/demo.yaml")
     few = change(
         demo,
         ingest={"sources": [demo.ingest.sources[0].model_dump() | {"path": str(data)}]},
         split={"test_rate": 0.5},
+        fairness=BRIEF["fairness"],
         robustness={"max_items": 1},
-        memorisation={"max_rows": 20, "num_candidates": 63},
+        memorisation={"max_rows": 12, "num_candidates": 63},
+        policy={"min_primary_gain": 0.2},
     )
 
     def run(**sections):
