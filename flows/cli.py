@@ -142,10 +142,12 @@ def _run(args: argparse.Namespace) -> int:
     with _own_lines(), _run_starting():
         from flows.embedded_server import start_server
 
-        server = start_server()
+        wait_for_server = start_server()
+        import peft  # noqa: F401  (the flow's first lines need it, and the server is not up yet)
+
         from flows.sft import sft
 
-        server.join()
+        wait_for_server()
         run_id = sft(config)
     _show_run(args, run_id)
     return 0

@@ -1,48 +1,84 @@
-"""Prefect's embedded server: it starts while the flow is imported, and Ctrl-C does not reach it.
+"""Prefect's embedded server: a process that starts beside the imports and ends with the command.
 
-`python -m flows.embedded_server`, which is a part of the installation, keeps an empty database
-beside the packages. Every new home begins with a copy, or its first start takes half a minute more
-for Prefect's migrations.
+`python -m flows.embedded_server FD` is that process. Without an argument it makes an empty database
+beside the packages, as a part of the installation: every new home begins with a copy, or its first
+start takes half a minute more for Prefect's migrations.
 """
 
 from __future__ import annotations
 
-import contextvars
+import atexit
 import importlib.metadata
 import os
 import shutil
-import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
+from signal import SIGTERM
+
+from sft_core.errors import ProcessError
+
+_SECONDS_TO_START = 120
+_SECONDS_TO_END = 5
 
 
-def start_server() -> threading.Thread:
-    """A thread that ends when the server answers; at once where another server is configured.
+def start_server() -> Callable[[], None]:
+    """Let Prefect's settings point to a new server; the function that is returned waits for it.
 
-    A terminal sends Ctrl-C to every process of a command. Without the server the run could not be
-    closed in its true state, so the server waits until the command stops it.
+    Where another server is configured, none is started. It ends with this process, after Prefect
+    has sent it the last log lines. Ctrl-C, which a terminal sends to all processes of a command,
+    does not reach it: without it the run could not be closed.
     """
-    settings = contextvars.copy_context()  # Prefect's settings can be those of a context
-    thread = threading.Thread(target=settings.run, args=(_start,), daemon=True)
-    thread.start()
-    return thread
+    stack = ExitStack()
+    atexit.register(stack.close)  # before Prefect is imported: what is registered first runs last
+    return stack.enter_context(_server())
 
 
-def _start() -> None:
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+@contextmanager
+def _server() -> Iterator[Callable[[], None]]:
+    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
     if PREFECT_API_URL.value():
+        yield lambda: None
         return
-    from prefect.server.api.server import SubprocessASGIServer
-
     begin_database(PREFECT_HOME.value())
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits the mask
-    SubprocessASGIServer().start()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        server = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(listener.fileno())],
+            pass_fds=[listener.fileno()],
+            stdin=subprocess.PIPE,
+            process_group=0,
+        )
+    try:
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield lambda: _wait_for(url)
+    finally:
+        server.terminate()
+        try:
+            server.communicate(timeout=_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.communicate()
+
+
+def _wait_for(url: str) -> None:
+    """Its port takes connections from the first moment, and is closed if it dies."""
+    import httpx
+
+    try:
+        httpx.get(f"{url}/health", timeout=_SECONDS_TO_START).raise_for_status()
+    except httpx.HTTPError as error:
+        raise ProcessError(
+            f"Prefect's embedded server did not start ({type(error).__name__}); what it said "
+            "stands above. Mend that, or set PREFECT_API_URL to a server of your own."
+        ) from error
 
 
 def begin_database(prefect_home: Path) -> None:
@@ -73,5 +109,22 @@ def _migrate() -> None:
         os.replace(f"{folder}/{path.name}", path)
 
 
+def _serve(listener: socket.socket) -> None:
+    """Until SIGTERM, or until the process that started this one has gone."""
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    def follow_caller() -> None:
+        sys.stdin.read()
+        os.kill(os.getpid(), SIGTERM)
+
+    threading.Thread(target=follow_caller, daemon=True).start()
+    app = create_app(ephemeral=True, final=True)
+    uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
+
+
 if __name__ == "__main__":
-    _migrate()
+    if sys.argv[1:]:
+        _serve(socket.socket(fileno=int(sys.argv[1])))
+    else:
+        _migrate()

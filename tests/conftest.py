@@ -95,18 +95,11 @@ def used_home(home, empty_database):
 def prefect_server():
     """The embedded server, started once: it takes seconds."""
     from prefect.logging.configuration import setup_logging
-    from prefect.server.api.server import SubprocessASGIServer
-    from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-    from flows.embedded_server import begin_database
+    from flows.embedded_server import start_server
 
     setup_logging()  # now, or its console would write to the first test's captured stream
-    begin_database(PREFECT_HOME.value())
-    with (
-        SubprocessASGIServer() as server,
-        temporary_settings({PREFECT_API_URL: server.api_url}),
-    ):
-        yield
+    start_server()()
 
 
 @pytest.fixture(scope="session")
