@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sft_core.errors import ConfigError, DataError, IntegrityError, TuneTrailError
-from sft_core.lineage.tracing import sealed_runs
+from sft_core.lineage.tracing import sealed_run
 from sft_core.reports import RunRecord, StageReport
 from sft_core.store import home, make_home, writing
 
@@ -38,7 +38,7 @@ def replay(run_id: str) -> str:
             otherwise. The message names the first stage and figure or file that differs.
         TuneTrailError: it could not be repeated, such as for a data file that is gone.
     """
-    sealed = next((run for run in sealed_runs() if run.run_id == run_id), None)
+    sealed = sealed_run(run_id)
     if sealed is None:
         raise IntegrityError(f"replay: no sealed run {run_id} is in the chain.")
     again = _repeat(sealed)

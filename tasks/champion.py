@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from sft_core.reports import Frozen, RunRecord
-from sft_core.store import home
+from sft_core.lineage.tracing import sealed_run
+from sft_core.reports import Frozen
 from tasks.contest import Contest
 from tasks.stage import StageRunner
 
@@ -18,17 +18,18 @@ class Champion(Frozen):
 
 
 def find_champion(run: StageRunner, contest: Contest) -> Champion:
-    """Who holds the alias today, asked as the contest asks."""
+    """Who holds the alias today, asked as the contest asks.
+
+    Raises:
+        IntegrityError: the chain or the record of its run does not hold.
+    """
     name = run.config.name
     run_id = run.tracking.call("run_of_alias", name, CHAMPION)()
     if run_id is None:
         return Champion(contest=None, absent=f"no version of {name} holds the alias {CHAMPION}")
-    path = home() / "runs" / run_id / "run.json"
-    if not path.is_file():
-        return Champion(
-            contest=None, absent=f"the record of the champion's run {run_id} is not here"
-        )
-    record = RunRecord.model_validate_json(path.read_bytes())
+    record = sealed_run(run_id)
+    if record is None:
+        return Champion(contest=None, absent=f"the chain here has no run {run_id} of the champion")
     tokens, tuned = record.report("tokenize"), record.report("train")
     if tokens is None or tuned is None:
         return Champion(contest=None, absent=f"the champion's run {run_id} has no trained model")

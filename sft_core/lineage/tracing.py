@@ -43,6 +43,15 @@ def sealed_runs() -> list[RunRecord]:
     return [RunRecord.model_validate_json(_checked(ref).read_bytes()) for ref in refs]
 
 
+def sealed_run(run_id: str) -> RunRecord | None:
+    """The record of one run; None where the chain has none of it.
+
+    Raises:
+        IntegrityError: as `sealed_runs`.
+    """
+    return next((run for run in sealed_runs() if run.run_id == run_id), None)
+
+
 def trace_row(key: str) -> Story:
     """The story of one source row: `ID`, its first 8 hex digits or more, or `FILE:LINE`.
 
