@@ -49,7 +49,7 @@ def test_medquad_on_stories260k(prefect_server, home, shared):
                     | {"path": f"{shared}/data/crows_pairs/crows_pairs_anonymized.csv"},
                     {"kind": "winobias", "path": f"{shared}/data/winobias"},
                 ],
-                "max_pairs": 100,
+                "max_pairs": 800,
             },
             "robustness": {"max_items": 8},
             "memorisation": {"max_rows": 40},
