@@ -1,10 +1,9 @@
 """The witness: signed statements outside MLflow, each holding the digest of the one before it.
 
-A statement is an in-toto Statement v1 in a DSSE envelope, signed with Ed25519 over canonical JSON
-(RFC 8785). A signed head holds the length and the last digest, so a cut-off tail is noticed. The
-local key proves integrity and possession of the key, not when something was signed. An old head put
-back together with the old files is noticed only by a copy of a later statement that is kept
-elsewhere, such as the one that every run writes to MLflow.
+A statement is an in-toto Statement v1. The signed head holds the length, the last digest and the
+Merkle root of all of them, so a cut-off tail is noticed. The local key proves integrity and
+possession of the key, not when something was signed. An old head put back together with the old
+files is noticed only by a later head that is kept elsewhere: every run writes one to MLflow.
 """
 
 from __future__ import annotations
@@ -12,32 +11,37 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import rfc8785
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
 from filelock import FileLock
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
 
-from sft_core.errors import IntegrityError
+from sft_core.errors import ConfigError, IntegrityError
+from sft_core.lineage.merkle import grown, leaf_hash, root_of_peaks
+from sft_core.lineage.signing import (
+    KEY_VARIABLE,
+    key_of_pem,
+    new_home_key,
+    opened,
+    public_pem,
+    signed,
+    signing_key,
+    take_home_key,
+    write_whole,
+)
 from sft_core.reports import FileRef
 from sft_core.store import home, writing
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-_STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
+STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
 _HEAD_PAYLOAD = "application/vnd.tunetrail.head+json"
 _FIRST = "0" * 64
+KEY = "urn:tunetrail:key:v1"
+"""Predicate type of a statement by which a key hands over to the next one."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Entry:
     path: Path
     sha256: str
     statement: dict[str, Any]
+    root: str
+    """Merkle root of the chain up to here."""
 
     @property
     def predicate(self) -> dict[str, Any]:
@@ -55,40 +61,67 @@ class Entry:
         return predicate
 
 
+@dataclass(frozen=True)
+class Head:
+    """Where a chain ends: what its owner signs anew with each statement."""
+
+    size: int
+    last: str
+    """SHA-256 of the last statement's file."""
+    peaks: tuple[str, ...]
+    """Roots of the full trees that the chain's Merkle tree is made of; see `merkle.grown`."""
+
+    def after(self, sha256: str) -> Head:
+        """The head with one more statement."""
+        peaks = grown([bytes.fromhex(p) for p in self.peaks], self.size, _leaf(sha256))
+        return Head(self.size + 1, sha256, tuple(peak.hex() for peak in peaks))
+
+    @property
+    def root(self) -> str:
+        """Merkle root of all statements."""
+        return root_of_peaks([bytes.fromhex(peak) for peak in self.peaks]).hex()
+
+    def to_json(self) -> dict[str, Any]:
+        """What is signed."""
+        return {
+            "size": self.size,
+            "last": self.last,
+            "root": self.root,
+            "peaks": list(self.peaks),
+        }
+
+
+EMPTY = Head(0, _FIRST, ())
+
+
+def _leaf(sha256: str) -> bytes:
+    return leaf_hash(bytes.fromhex(sha256))
+
+
 def _folder() -> Path:
     return home() / "chain"
 
 
-def signing_key() -> CryptoSigner:
-    """The home's key; made on first use, readable by the owner alone."""
-    folder = home() / "keys"
-    path = folder / "signing.pem"
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with FileLock(folder / "lock"):
-            if not path.exists():
-                _write(path, CryptoSigner.generate_ed25519().private_bytes)
-            signer = CryptoSigner(load_pem_private_key(path.read_bytes(), None))
-            if not (folder / "public.pem").exists():
-                public = signer.public_key._crypto_key()
-                pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-                _write(folder / "public.pem", pem)
-    return signer
+def head_path() -> Path:
+    """The signed head."""
+    return _folder() / "head.json"
 
 
-def public_key(path: Path | None = None) -> SSlibKey:
-    """A public key in PEM form; by default the home's own.
+def read_head(data: bytes, name: str, key: SSlibKey) -> Head:
+    """The head in a signed file, also of a copy that was kept elsewhere.
 
     Raises:
-        IntegrityError: there is none, or it cannot be read.
+        IntegrityError: it is not signed by the key, or its parts do not fit together.
     """
-    path = path or home() / "keys" / "public.pem"
+    content = opened(data, name, key, _HEAD_PAYLOAD)
     try:
-        return SSlibKey.from_crypto(load_pem_public_key(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise IntegrityError(
-            f"{path}: no readable public key. Name one with --public-key."
-        ) from error
+        head = Head(content["size"], content["last"], tuple(content["peaks"]))
+        fits = head.to_json() == content
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise IntegrityError(f"{name}: is no head of a chain.") from error
+    if not fits:
+        raise IntegrityError(f"{name}: its root is not the one of its peaks.")
+    return head
 
 
 def append(kind: str, subjects: Sequence[tuple[str, str]], predicate: dict[str, Any]) -> FileRef:
@@ -99,83 +132,143 @@ def append(kind: str, subjects: Sequence[tuple[str, str]], predicate: dict[str, 
         subjects: names and SHA-256 of what the statement is made about.
         predicate: what it says; JSON values, no NaN.
     """
-    signer = signing_key()
     folder = _folder()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(folder / "lock"):
             paths = _paths()
-            _check_tail(paths, signer.public_key)
-            statement = {
-                "_type": STATEMENT_TYPE,
-                "subject": [{"name": n, "digest": {"sha256": d}} for n, d in subjects],
-                "predicateType": f"urn:tunetrail:{kind}:v1",
-                "predicate": predicate
-                | {
-                    "sequence": len(paths) + 1,
-                    "previous": _sha256(paths[-1]) if paths else _FIRST,
-                },
-            }
-            path = folder / f"{len(paths) + 1:08d}.json"
-            _write(path, _signed(signer, _STATEMENT_PAYLOAD, statement))
-            head = {"size": len(paths) + 1, "last": _sha256(path)}
-            _write(folder / "head.json", _signed(signer, _HEAD_PAYLOAD, head))
-    return FileRef(path=f"chain/{path.name}", sha256=head["last"])
+            if paths and (handed := _statement_in(paths[-1])).get("predicateType") == KEY:
+                take_home_key(handed["predicate"]["public_key"])
+            return _append(signing_key(), paths, kind, subjects, predicate)
 
 
-def _check_tail(paths: list[Path], key: SSlibKey) -> None:
-    """Refuse to sign a new head over statements that the last head does not cover.
+def _append(
+    signer: CryptoSigner,
+    paths: list[Path],
+    kind: str,
+    subjects: Sequence[tuple[str, str]],
+    predicate: dict[str, Any],
+) -> FileRef:
+    before = _tail(paths, signer.public_key)
+    statement = make_statement(
+        f"urn:tunetrail:{kind}:v1",
+        subjects,
+        predicate | {"sequence": before.size + 1, "previous": before.last},
+    )
+    path = _folder() / f"{before.size + 1:08d}.json"
+    write_whole(path, signed(signer, STATEMENT_PAYLOAD, statement))
+    head = before.after(_sha256(path))
+    write_whole(head_path(), signed(signer, _HEAD_PAYLOAD, head.to_json()))
+    return FileRef(path=f"chain/{path.name}", sha256=head.last)
+
+
+def make_statement(
+    predicate_type: str, subjects: Sequence[tuple[str, str]], predicate: dict[str, Any]
+) -> dict[str, Any]:
+    """An in-toto Statement v1 about subjects, given by name and SHA-256."""
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [{"name": n, "digest": {"sha256": d}} for n, d in subjects],
+        "predicateType": predicate_type,
+        "predicate": predicate,
+    }
+
+
+def rotate_key(to: Path | None = None) -> FileRef:
+    """Hand over to a new key: the key in use signs it, and signs nothing after that.
+
+    Args:
+        to: private key in PEM form, for those whose key lies outside the home; it must be the
+            one that `TUNETRAIL_SIGNING_KEY` names from then on. Without it the home gets a key
+            of its own making.
+
+    Raises:
+        ConfigError: `to` is missing where the key lies outside the home, or given where it does
+            not.
+    """
+    outside = bool(os.environ.get(KEY_VARIABLE))
+    if outside != (to is not None):
+        raise ConfigError(
+            f"rotate-key: the key in use is the one that {KEY_VARIABLE} names; give the next one "
+            "with --to, and let the variable name it afterwards."
+            if outside
+            else f"rotate-key: the home makes its own keys; --to goes with {KEY_VARIABLE}."
+        )
+    new = new_home_key(to)
+    said = {"public_key": public_pem(new), "signed_by": public_pem(signing_key())}
+    statement = append(
+        "key", [("public_key", hashlib.sha256(said["public_key"].encode()).hexdigest())], said
+    )
+    if not outside:
+        take_home_key(said["public_key"])
+    return statement
+
+
+def _tail(paths: list[Path], key: SSlibKey) -> Head:
+    """Where the chain ends; refuses to sign a new head over what the last one does not cover.
 
     One statement beyond the head is let through if it is signed and follows: a crash between the
     two writes of `append` leaves that behind.
     """
-    head_path = _folder() / "head.json"
-    head: dict[str, Any] = {"size": 0, "last": _FIRST}
-    if head_path.exists():
-        head = _opened(head_path, key, _HEAD_PAYLOAD)
-    if len(paths) == head["size"] + 1 and paths:
-        last = _opened(paths[-1], key, _STATEMENT_PAYLOAD)["predicate"]["previous"]
-    else:
-        last = _sha256(paths[-1]) if paths else _FIRST
-    if head["last"] != last or len(paths) not in (head["size"], head["size"] + 1):
-        raise IntegrityError(
-            f"chain/head.json: signed for {head['size']} statements, found {len(paths)}. Nothing "
-            "was added; run `tunetrail verify --all` to see the first difference."
-        )
+    last = _statement_in(paths[-1])["predicate"] if paths else {}
+    if "signed_by" in last:  # the one before this key signed the tail
+        key = key_of_pem(last["signed_by"].encode())
+    head = EMPTY
+    if head_path().exists():
+        head = read_head(head_path().read_bytes(), "chain/head.json", key)
+    if len(paths) == head.size + 1:
+        statement = _opened(paths[-1], key)
+        if statement["predicate"]["previous"] == head.last:
+            return head.after(_sha256(paths[-1]))
+    elif len(paths) == head.size and (not paths or _sha256(paths[-1]) == head.last):
+        return head
+    raise IntegrityError(
+        f"chain/head.json: signed for {head.size} statements, found {len(paths)}. Nothing "
+        "was added; run `tunetrail verify --all` to see the first difference."
+    )
 
 
 def read_chain(key: SSlibKey) -> list[Entry]:
     """All statements in order, each checked.
+
+    Args:
+        key: the one that the chain begins with; it signs the next one where it was rotated.
 
     Raises:
         IntegrityError: a statement or the head is missing, unreadable, wrongly signed, out of
             place, or does not hold the digest of the one before it. The message names the first.
     """
     entries: list[Entry] = []
-    previous = _FIRST
+    end, signed_head_by = EMPTY, key
     for number, path in enumerate(_paths(), start=1):
-        statement = _opened(path, key, _STATEMENT_PAYLOAD)
+        statement = _opened(path, key)
         predicate = statement["predicate"]
         if path.name != f"{number:08d}.json" or predicate["sequence"] != number:
             raise IntegrityError(
                 f"chain/{path.name}: statement {predicate['sequence']} stands where "
                 f"{number} is expected. One is missing or out of order."
             )
-        if predicate["previous"] != previous:
+        if predicate["previous"] != end.last:
             raise IntegrityError(
                 f"chain/{path.name}: names {predicate['previous']} as the statement before it, "
-                f"found {previous}."
+                f"found {end.last}."
             )
-        previous = _sha256(path)
-        entries.append(Entry(path, previous, statement))
-    head_path = _folder() / "head.json"
-    if not entries and not head_path.exists():
+        end = end.after(_sha256(path))
+        entries.append(Entry(path, end.last, statement, end.root))
+        signed_head_by = key
+        if statement["predicateType"] == KEY:
+            key = key_of_pem(predicate["public_key"].encode())
+    if not entries and not head_path().exists():
         return []
-    head = _opened(head_path, key, _HEAD_PAYLOAD)
-    if head != {"size": len(entries), "last": previous}:
+    try:
+        data = head_path().read_bytes()
+    except OSError as error:
+        raise IntegrityError("chain/head.json: missing.") from error
+    head = read_head(data, "chain/head.json", signed_head_by)
+    if head != end:
         raise IntegrityError(
-            f"chain/head.json: signed for {head['size']} statements ending in {head['last']}, "
-            f"found {len(entries)} ending in {previous}."
+            f"chain/head.json: signed for {head.size} statements ending in {head.last}, "
+            f"found {end.size} ending in {end.last}."
         )
     return entries
 
@@ -188,38 +281,19 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _signed(signer: CryptoSigner, payload_type: str, content: dict[str, Any]) -> bytes:
-    envelope = Envelope(rfc8785.dumps(content), payload_type, {})
-    envelope.sign(signer)
-    return json.dumps(envelope.to_dict(), indent=1).encode()
-
-
-def _opened(path: Path, key: SSlibKey, payload_type: str) -> dict[str, Any]:
-    """Payload of a signed file."""
-    name = f"chain/{path.name}"
+def _opened(path: Path, key: SSlibKey) -> dict[str, Any]:
+    """The statement in a file of the chain."""
     try:
-        envelope = Envelope.from_dict(json.loads(path.read_bytes()))
-        envelope.verify([key], threshold=1)
-        content: dict[str, Any] = json.loads(envelope.payload)
-    except FileNotFoundError as error:
-        raise IntegrityError(f"{name}: missing.") from error
-    except VerificationError as error:
-        raise IntegrityError(f"{name}: its signature is not by the key {key.keyid}.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{name}: not a readable signed statement.") from error
-    if envelope.payload_type != payload_type:
-        raise IntegrityError(f"{name}: is of type {envelope.payload_type}, not {payload_type}.")
-    return content
+        data = path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(f"chain/{path.name}: cannot be read.") from error
+    return opened(data, f"chain/{path.name}", key, STATEMENT_PAYLOAD)
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a whole file or none: temporary name, flush to disk, rename."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)  # mode 600
+def _statement_in(path: Path) -> dict[str, Any]:
+    """What a file says, whoever signed it; nothing where it cannot be read."""
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+        found = json.loads(b64decode(json.loads(path.read_bytes())["payload"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"predicate": {}}
+    return found if isinstance(found, dict) else {"predicate": {}}

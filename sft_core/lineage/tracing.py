@@ -13,7 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from sft_core.errors import ConfigError
-from sft_core.lineage.chain import public_key, read_chain
+from sft_core.lineage.chain import read_chain
+from sft_core.lineage.signing import public_key
 from sft_core.records import canonical_json
 from sft_core.reports import FileRef, RunRecord
 from sft_core.store import check, home, locate, put_bytes

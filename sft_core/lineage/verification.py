@@ -16,9 +16,10 @@ from sft_core.documents.data_card import render_croissant, render_data_sheet
 from sft_core.documents.page import render_page
 from sft_core.errors import IntegrityError
 from sft_core.evaluation.summaries import SUMMARIES
-from sft_core.lineage.chain import Entry, public_key, read_chain
+from sft_core.lineage.chain import Entry, read_chain
 from sft_core.lineage.ledger import build_ledger, check_conservation
 from sft_core.lineage.provenance import code_provenance
+from sft_core.lineage.signing import public_key
 from sft_core.lineage.tracing import RUN
 from sft_core.records import sha256_json
 from sft_core.reports import FileRef, ModelRef, RunRecord

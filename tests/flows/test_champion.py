@@ -63,7 +63,8 @@ def test_a_tie_with_the_champion_is_no_gain_and_its_record_must_hold(sft, home, 
 
 
 def _record_of(run_id):
-    from sft_core.lineage.chain import public_key, read_chain
+    from sft_core.lineage.chain import read_chain
+    from sft_core.lineage.signing import public_key
 
     entries = [e for e in read_chain(public_key()) if e.predicate["run_id"] == run_id]
     return entries[-1].predicate["record"]

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from sft_core.errors import IntegrityError
-from sft_core.lineage.chain import append, public_key, read_chain
+from sft_core.lineage.chain import append, read_chain
+from sft_core.lineage.signing import public_key
 from sft_core.lineage.verification import verify
 
 pytestmark = pytest.mark.flow
