@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -17,6 +19,7 @@ from typing import Any
 
 from sft_core.errors import ConfigError, TuneTrailError
 
+_ROW_ID = re.compile(r"[0-9a-f]{64}")
 _EPILOG = """exit codes:
   0 done, every required gate passed    4 done, waiting for approval
   1 unexpected error                    5 data cannot be read
@@ -100,6 +103,15 @@ def _parser() -> argparse.ArgumentParser:
     which.add_argument("run", nargs="?", help="MLflow run id; without it all runs")
     which.add_argument("--all", action="store_true", help="all runs (the default)")
     verify.add_argument("--public-key", type=Path, help="PEM file; without it the home's own key")
+    verify.add_argument("--proof", type=Path, help="check a proof about --row, and nothing else")
+    verify.add_argument("--row", help="with --proof: row id that one asks about, 64 digits")
+    prove = verb(
+        "prove", _prove, "was a row in a model's training set? a proof that shows no other row"
+    )
+    prove.add_argument("run", help="MLflow run id")
+    prove.add_argument("row", help="row id, whole or its first 8 digits or more, or FILE:LINE")
+    rotate = verb("rotate-key", _rotate_key, "hand over to a new signing key")
+    rotate.add_argument("--to", type=Path, help="PEM file, where TUNETRAIL_SIGNING_KEY is set")
     trace = verb("trace", _trace, "tell what became of a row, and which models saw it")
     trace.add_argument("kind", nargs="?", choices=("row", "subject"), help="what KEY names")
     trace.add_argument(
@@ -324,15 +336,60 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    if args.proof:
+        return _verify_proof(args)
     from sft_core.lineage.verification import verify
 
     lines = []
-    for line in verify(args.run, args.public_key):
+    for line in itertools.chain(verify(args.run, args.public_key), _window(args)):
         lines.append(line)
         if not args.json:
             print(f"ok  {line}")
     if args.json:
         print(json.dumps({"verified": lines}, indent=2))
+    return 0
+
+
+def _window(args: argparse.Namespace) -> Iterator[str]:
+    """An auditor with a copy of the evidence needs no MLflow."""
+    try:
+        from tasks.window import compare_with_mlflow
+    except ImportError:
+        yield "MLflow: is not installed here, NOT COMPARED"
+    else:
+        yield from compare_with_mlflow(args.run, args.public_key)
+
+
+def _verify_proof(args: argparse.Namespace) -> int:
+    from sft_core.lineage.membership import check_proof, read_proof
+    from sft_core.lineage.signing import public_key
+
+    if not args.row:
+        raise ConfigError("verify: --proof goes with --row, the row id that it is about.")
+    run_id, was_there = check_proof(read_proof(args.proof), args.row, public_key(args.public_key))
+    if args.json:
+        print(json.dumps({"run_id": run_id, "row_id": args.row, "in_training_set": was_there}))
+    else:
+        said = "WAS" if was_there else "was NOT"
+        print(f"row {args.row} {said} in the training set of run {run_id}")
+    return 0
+
+
+def _prove(args: argparse.Namespace) -> int:
+    from sft_core.lineage.membership import prove
+    from sft_core.lineage.tracing import trace_row
+
+    row_id = args.row if _ROW_ID.fullmatch(args.row) else trace_row(args.row)["row_id"]
+    print(prove(args.run, row_id).model_dump_json())
+    return 0
+
+
+def _rotate_key(args: argparse.Namespace) -> int:
+    from sft_core.lineage.chain import rotate_key
+
+    statement = rotate_key(args.to)
+    text = f"the next statements are signed by the new key; {statement.path} says so"
+    print(json.dumps({"statement": statement.path}) if args.json else text)
     return 0
 
 

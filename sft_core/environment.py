@@ -31,6 +31,7 @@ def configure_environment() -> None:
         "DO_NOT_TRACK": "1",
         "GX_ANALYTICS_ENABLED": "false",
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         # With the default, waiting threads spin and starve their neighbours.
         "OMP_WAIT_POLICY": "PASSIVE",

@@ -19,8 +19,21 @@ def register(record: RunRecord) -> StageReport:
         return StageReport(stage="register", tables={"versions": Table(columns=columns, rows=())})
     adapter = trained.models["adapter"]
     check(adapter)
-    card = record.report("model_card")
-    tags = {
+    name = record.config["name"]
+    version = tracking().call("register", record, name, locate(adapter), version_tags(record))()
+    return StageReport(
+        stage="register",
+        metrics={"version": float(version)},
+        tables={"versions": Table(columns=columns, rows=((name, version, record.verdict),))},
+    )
+
+
+def version_tags(record: RunRecord) -> dict[str, str]:
+    """What a version says of its run; the run has trained an adapter."""
+    trained, card = record.report("train"), record.report("model_card")
+    assert trained is not None
+    adapter = trained.models["adapter"]
+    return {
         "verdict": record.verdict,
         "run_id": record.run_id,
         "adapter_sha256": adapter.sha256,
@@ -28,13 +41,6 @@ def register(record: RunRecord) -> StageReport:
         "config_sha256": sha256_json(record.config),
         "card_sha256": card.files["README"].sha256 if card else "",
     }
-    name = record.config["name"]
-    version = tracking().call("register", record, name, locate(adapter), tags)()
-    return StageReport(
-        stage="register",
-        metrics={"version": float(version)},
-        tables={"versions": Table(columns=columns, rows=((name, version, record.verdict),))},
-    )
 
 
 @stage("nominate", cached=False)

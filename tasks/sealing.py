@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from sft_core.config import PipelineConfig
-from sft_core.lineage.chain import append
+from sft_core.lineage.chain import append, head_path
+from sft_core.lineage.membership import training_set
 from sft_core.lineage.provenance import code_provenance, environment_provenance
+from sft_core.lineage.statements import BUNDLE, signed_bundle, stage_statements
 from sft_core.records import sha256_json
 from sft_core.reports import DatasetRef, FileRef, RunRecord, StageReport, Table
 from sft_core.store import home, is_stored, locate, put_bytes, writing
@@ -31,6 +36,7 @@ def seal_plan(record: RunRecord, config: PipelineConfig, data: DatasetRef) -> St
             "policy": policy.model_dump(mode="json"),
         },
     )
+    _show(statement)
     limits = tuple(
         (
             name,
@@ -55,10 +61,13 @@ def seal_plan(record: RunRecord, config: PipelineConfig, data: DatasetRef) -> St
 def seal(record: RunRecord) -> StageReport:
     """Signs the run, puts card and evidence where people look, and the statement into MLflow."""
     config = _put_json(record.config)
-    documents = {
-        f"reports/{r.stage}.json": _put_json(r.model_dump(mode="json")) for r in record.reports
+    code = code_provenance()
+    documents = {f"reports/{r.stage}.json": put_bytes(r.to_json(), ".json") for r in record.reports}
+    documents |= {
+        "config.json": config,
+        "run.json": _put_json(record.model_dump(mode="json")),
+        BUNDLE: put_bytes(signed_bundle(stage_statements(record, code)), ".jsonl"),
     }
-    documents |= {"config.json": config, "run.json": _put_json(record.model_dump(mode="json"))}
     refs = [*documents.values(), *(ref for r in record.reports for ref in r.refs())]
     evidence = {ref.path: ref.sha256 for ref in refs if is_stored(ref)}
     published = _published(record, documents)
@@ -73,9 +82,10 @@ def seal(record: RunRecord) -> StageReport:
         "record": documents["run.json"].sha256,
         "config_sha256": sha256_json(record.config),
         "policy_sha256": sha256_json(record.config["policy"]),
-        "code": code_provenance(),
+        "code": code,
         "environment": environment_provenance(),
         "base": _base(record),
+        "training_set": _training_set(record),
         "gates": [
             {"stage": stage_name, "verdict": gate.verdict} | gate.model_dump(mode="json")
             for stage_name, gate in record.gates
@@ -85,13 +95,27 @@ def seal(record: RunRecord) -> StageReport:
     subjects = [(f"{folder}/{name}", ref.sha256) for name, ref in sorted(published.items())]
     statement = append("run", subjects, predicate)
     _publish(record.run_id, published)
-    tracking().call("log_files", {"statement.json": locate(statement)}, "record")
+    _show(statement)
     return StageReport(stage="seal", files={"statement": statement})
+
+
+def _show(statement: FileRef) -> None:
+    """Copy statement and head to MLflow: a chain that is put back to before them is found."""
+    name = f"{Path(statement.path).stem}.json"
+    files = {f"statement-{name}": locate(statement), f"head-{name}": head_path()}
+    tracking().call("log_files", files, "record")
 
 
 def _put_json(value: Any) -> FileRef:
     """Keys stay in order, because the card shows tables in the order in which they were made."""
     return put_bytes(json.dumps(value, ensure_ascii=False, allow_nan=False).encode(), ".json")
+
+
+def _training_set(record: RunRecord) -> dict[str, Any] | None:
+    account = record.report("account")
+    if account is None or record.report("train") is None:
+        return None
+    return training_set(pq.read_table(locate(account.files["ledger"])))
 
 
 def _base(record: RunRecord) -> dict[str, Any] | None:
@@ -104,7 +128,7 @@ def _base(record: RunRecord) -> dict[str, Any] | None:
 
 def _published(record: RunRecord, documents: dict[str, FileRef]) -> dict[str, FileRef]:
     """What a person reads, by file name."""
-    named = {name: documents[name] for name in ("config.json", "run.json")}
+    named = {name: documents[name] for name in ("config.json", "run.json", BUNDLE)}
     for report in record.reports:
         if report.stage in _FOR_PEOPLE:
             shown = {**report.files, **report.figures}

@@ -25,7 +25,7 @@ from sft_core.config import PipelineConfig, PolicyConfig
 from sft_core.errors import GateError, IntegrityError, TuneTrailError
 from sft_core.keys import pseudonym_key
 from sft_core.records import sha256_json
-from sft_core.reports import RunRecord, StageReport
+from sft_core.reports import DatasetRef, FileRef, Frozen, ModelRef, RunRecord, StageReport
 from sft_core.store import check, is_stored
 from tasks.fingerprint import content_of, source_digest
 from tasks.gates import GateRule, explain
@@ -93,6 +93,7 @@ class StageRunner:
         self.flow = flow
         self.tracking = tracking_process()
         self.reports: list[StageReport] = []
+        self.inputs: dict[str, tuple[FileRef, ...]] = {}
         self.cached: list[str] = []
         self.problem: BaseException | None = None
         self._held: list[str] | None = None
@@ -143,6 +144,7 @@ class StageRunner:
             GateError: a gate blocks; the report is logged by then. Inside `together` it waits.
         """
         _log.info("%s: started", stage.name)
+        self.inputs[stage.name] = tuple(dict.fromkeys(_refs_in(args)))
         key = self._key(stage, args)
         with self._logged(stage.name, key or ""):
             timings: dict[str, float] = {}
@@ -211,6 +213,7 @@ class StageRunner:
             outcome=_outcome(self.problem),
             problem=str(self.problem) if isinstance(self.problem, TuneTrailError) else "",
             reports=tuple(self.reports),
+            inputs=self.inputs,
             cached=tuple(self.cached),
         )
 
@@ -271,6 +274,21 @@ def _call_here(
         report = stage.body(*args)
         stored.stage(report.model_dump(mode="json"))
     return report, False
+
+
+def _refs_in(value: Any) -> Iterator[FileRef]:
+    """All content that a value points to, as path and digest; a whole record is no input."""
+    if isinstance(value, (FileRef, DatasetRef, ModelRef)):
+        yield FileRef(path=value.path, sha256=value.sha256)
+    elif isinstance(value, StageReport):
+        yield from _refs_in(value.refs())
+    elif isinstance(value, Frozen) and not isinstance(value, RunRecord):
+        yield from _refs_in([each for _, each in value])
+    elif isinstance(value, Mapping):
+        yield from _refs_in(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _refs_in(each)
 
 
 def _outcome(problem: BaseException | None) -> Literal["completed", "failed", "interrupted"]:

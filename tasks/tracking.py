@@ -1,6 +1,6 @@
 """MLflow as the window: one parent run a pipeline run, one child a stage, cached or not.
 
-The only module that imports mlflow, in a process of its own (`tasks.tracking_process`). It speaks
+The only module that writes to MLflow, in a process of its own (`tasks.tracking_process`). It speaks
 to the client with explicit run ids, because the active run is thread-local. A run that SIGKILL left
 RUNNING is gone on with by the next run of the same config.
 """
@@ -8,6 +8,7 @@ RUNNING is gone on with by the next run of the same config.
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import os
@@ -91,10 +92,7 @@ class Tracker:
             run_id = self._create(flow, config, name)
         self._run = run_id
         self.client.set_tag(run_id, "prefect.flow_run_id", flow_run_id)
-        params = [
-            Param(key, value[:_MAX_PARAM_CHARS])
-            for key, value in _flatten(config.model_dump(mode="json"))
-        ]
+        params = [Param(*each) for each in params_of(config.model_dump(mode="json")).items()]
         try:
             for start in range(0, len(params), 100):
                 self.client.log_batch(run_id, params=params[start : start + 100])
@@ -252,7 +250,8 @@ class Tracker:
             self.client.log_inputs(child, datasets=inputs)
             self.client.log_inputs(self._run, datasets=inputs)
         with tempfile.TemporaryDirectory() as folder:
-            _write_artifacts(Path(folder), report)
+            for name, content in artifacts_of(report):
+                (Path(folder) / name).write_bytes(content)
             self.client.log_artifacts(child, folder)
 
     def log_files(self, files: Mapping[str, Path], folder: str) -> None:
@@ -347,15 +346,22 @@ def _dataset_input(stage: str, key: str, ref: DatasetRef) -> DatasetInput:
     return DatasetInput(dataset, tags=[InputTag("mlflow.data.context", key)])
 
 
-def _write_artifacts(folder: Path, report: StageReport) -> None:
+def params_of(config: Mapping[str, Any]) -> dict[str, str]:
+    """A config as the params of a run."""
+    return {key: value[:_MAX_PARAM_CHARS] for key, value in _flatten(config)}
+
+
+def artifacts_of(report: StageReport) -> Iterator[tuple[str, bytes]]:
+    """The files of a stage's run by name: report, tables, figures and evidence."""
     text = json.dumps(report.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    yield "report.json", f"{text}\n".encode()
     for name, table in report.tables.items():
-        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+        with io.StringIO(newline="") as file:
             csv.writer(file).writerows([table.columns, *table.rows])
+            yield f"{name}.csv", file.getvalue().encode()
     for name, ref in {**report.figures, **report.files}.items():
         path = locate(ref)
-        (folder / f"{name}{path.suffix}").write_bytes(path.read_bytes())
+        yield f"{name}{path.suffix}", path.read_bytes()
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

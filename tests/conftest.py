@@ -119,10 +119,15 @@ def truth():
 @pytest.fixture
 def quick_config(tmp_path):
     """The whole pipeline on a few hundred rows and a few steps: for plumbing, not for quality."""
+    return quick(tmp_path)
+
+
+def quick(folder):
+    """The same, with its rows in a folder."""
     from sft_core.config.file import parse_config
 
     rows = (ROOT / "examples/triage/data/referrals.jsonl").read_text().splitlines(keepends=True)
-    data = tmp_path / "rows.jsonl"
+    data = folder / "rows.jsonl"
     data.write_text("".join(rows[:300]))
     return parse_config(
         {

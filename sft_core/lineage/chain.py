@@ -53,6 +53,8 @@ class Entry:
     statement: dict[str, Any]
     root: str
     """Merkle root of the chain up to here."""
+    key: SSlibKey
+    """That signed it."""
 
     @property
     def predicate(self) -> dict[str, Any]:
@@ -124,6 +126,12 @@ def read_head(data: bytes, name: str, key: SSlibKey) -> Head:
     return head
 
 
+def head_size(data: bytes) -> int:
+    """How many statements a head names, whoever signed it; 0 where it cannot be read."""
+    size = _said(data).get("size")
+    return size if isinstance(size, int) else 0
+
+
 def append(kind: str, subjects: Sequence[tuple[str, str]], predicate: dict[str, Any]) -> FileRef:
     """Sign a statement and put it at the end of the chain; safe with several processes at once.
 
@@ -149,7 +157,7 @@ def _append(
     subjects: Sequence[tuple[str, str]],
     predicate: dict[str, Any],
 ) -> FileRef:
-    before = _tail(paths, signer.public_key)
+    before = _tail(paths, signer)
     statement = make_statement(
         f"urn:tunetrail:{kind}:v1",
         subjects,
@@ -204,14 +212,20 @@ def rotate_key(to: Path | None = None) -> FileRef:
     return statement
 
 
-def _tail(paths: list[Path], key: SSlibKey) -> Head:
+def _tail(paths: list[Path], signer: CryptoSigner) -> Head:
     """Where the chain ends; refuses to sign a new head over what the last one does not cover.
 
     One statement beyond the head is let through if it is signed and follows: a crash between the
     two writes of `append` leaves that behind.
     """
     last = _statement_in(paths[-1])["predicate"] if paths else {}
+    key = signer.public_key
     if "signed_by" in last:  # the one before this key signed the tail
+        if last["public_key"] != public_pem(signer):
+            raise IntegrityError(
+                f"chain/{paths[-1].name}: hands over to another key than the one in use. Nothing "
+                f"was added; let {KEY_VARIABLE} name the new one."
+            )
         key = key_of_pem(last["signed_by"].encode())
     head = EMPTY
     if head_path().exists():
@@ -254,7 +268,7 @@ def read_chain(key: SSlibKey) -> list[Entry]:
                 f"found {end.last}."
             )
         end = end.after(_sha256(path))
-        entries.append(Entry(path, end.last, statement, end.root))
+        entries.append(Entry(path, end.last, statement, end.root, key))
         signed_head_by = key
         if statement["predicateType"] == KEY:
             key = key_of_pem(predicate["public_key"].encode())
@@ -291,9 +305,14 @@ def _opened(path: Path, key: SSlibKey) -> dict[str, Any]:
 
 
 def _statement_in(path: Path) -> dict[str, Any]:
-    """What a file says, whoever signed it; nothing where it cannot be read."""
+    """What a file says, whoever signed it."""
+    return {"predicate": {}} | _said(path.read_bytes())
+
+
+def _said(data: bytes) -> dict[str, Any]:
+    """Payload of an envelope without a look at its signature; nothing where it cannot be read."""
     try:
-        found = json.loads(b64decode(json.loads(path.read_bytes())["payload"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"predicate": {}}
-    return found if isinstance(found, dict) else {"predicate": {}}
+        found = json.loads(b64decode(json.loads(data)["payload"]))
+    except (ValueError, KeyError, TypeError):
+        return {}
+    return found if isinstance(found, dict) else {}

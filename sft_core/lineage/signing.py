@@ -109,10 +109,10 @@ def key_of_pem(pem: bytes) -> SSlibKey:
 
 
 def signed(signer: CryptoSigner, payload_type: str, content: dict[str, Any]) -> bytes:
-    """An envelope around JSON values."""
+    """An envelope around JSON values, on one line."""
     envelope = Envelope(rfc8785.dumps(content), payload_type, {})
     envelope.sign(signer)
-    return json.dumps(envelope.to_dict(), indent=1).encode()
+    return json.dumps(envelope.to_dict()).encode()
 
 
 def opened(data: bytes, name: str, key: SSlibKey, payload_type: str) -> dict[str, Any]:

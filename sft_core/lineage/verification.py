@@ -16,10 +16,12 @@ from sft_core.documents.data_card import render_croissant, render_data_sheet
 from sft_core.documents.page import render_page
 from sft_core.errors import IntegrityError
 from sft_core.evaluation.summaries import SUMMARIES
-from sft_core.lineage.chain import Entry, read_chain
+from sft_core.lineage.chain import STATEMENT_PAYLOAD, Entry, read_chain
 from sft_core.lineage.ledger import build_ledger, check_conservation
+from sft_core.lineage.membership import training_set
 from sft_core.lineage.provenance import code_provenance
-from sft_core.lineage.signing import public_key
+from sft_core.lineage.signing import opened, public_key
+from sft_core.lineage.statements import BUNDLE, stage_statements
 from sft_core.lineage.tracing import RUN
 from sft_core.records import sha256_json
 from sft_core.reports import FileRef, ModelRef, RunRecord
@@ -87,13 +89,15 @@ def _verify_run(entry: Entry, chain: list[Entry]) -> Iterator[str]:
     _expect(name, "gates", predicate["gates"], gates)
     yield f"{name}: {len(gates)} gates judged again, verdict {record.verdict}"
     yield from _check_plan(name, record, chain)
-    yield from _check_ledger(name, record)
+    yield from _check_ledger(name, record, predicate["training_set"])
     if predicate["code"] == code_provenance():
         yield from _check_evaluation(name, record)
         yield from _check_documents(name, record)
+        yield from _check_statements(name, record, entry)
     else:
         commit = predicate["code"]["commit"]
-        yield f"{name}: made by other code (commit {commit}): cards and metrics NOT RECOMPUTED"
+        other = f"{name}: made by other code (commit {commit})"
+        yield f"{other}: cards, metrics and statements NOT RECOMPUTED"
     yield from _check_base(name, predicate["base"])
 
 
@@ -108,6 +112,18 @@ def _record(predicate: dict[str, Any]) -> RunRecord:
 def _expect(name: str, what: str, expected: Any, found: Any) -> None:
     if expected != found:
         raise IntegrityError(f"{name}: {what} is {found!r}, expected {expected!r}.")
+
+
+def _check_statements(name: str, record: RunRecord, entry: Entry) -> Iterator[str]:
+    """The stages' own statements are signed by the run's key and say what the record says."""
+    place = f"runs/{record.run_id}/{BUNDLE}"
+    lines = (home() / place).read_bytes().splitlines()
+    again = list(stage_statements(record, entry.predicate["code"]))
+    _expect(name, f"number of statements in {BUNDLE}", len(again), len(lines))
+    for number, ((what, expected), line) in enumerate(zip(again, lines, strict=True), start=1):
+        found = opened(line, f"{place} line {number}", entry.key, STATEMENT_PAYLOAD)
+        _expect(name, f"statement {what}", expected, found)
+    yield f"{name}: {len(lines)} statements of its stages are signed and say what the reports say"
 
 
 def _check_plan(name: str, record: RunRecord, chain: list[Entry]) -> Iterator[str]:
@@ -126,12 +142,14 @@ def _check_plan(name: str, record: RunRecord, chain: list[Entry]) -> Iterator[st
     yield f"{name}: judged by the limits that were sealed before training"
 
 
-def _check_ledger(name: str, record: RunRecord) -> Iterator[str]:
+def _check_ledger(name: str, record: RunRecord, training: dict[str, Any] | None) -> Iterator[str]:
     report = record.report("account")
     if report is None:
         return
     before = [r for r in record.reports if r.stage != "account"]
     sealed, joined = pq.read_table(locate(report.files["ledger"])), build_ledger(before)
+    if training is not None:
+        _expect(name, "training set", training, training_set(sealed))
     if not sealed.equals(joined):
         for expected, found in zip(sealed.to_pylist(), joined.to_pylist(), strict=False):
             _expect(name, f"ledger line of row {expected['row']}", expected, found)

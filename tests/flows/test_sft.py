@@ -51,7 +51,10 @@ def test_a_run_leaves_every_stage_in_mlflow_and_a_verified_record(sft, home, qui
     assert len(client.get_metric_history(stages["train"].info.run_id, "loss")) == 4
     assert artifacts(home, stages["validate"].info.run_id) >= {"report.json", "validation.html"}
     assert artifacts(home, stages["train"].info.run_id) >= {"report.json", "loss.png"}
-    assert artifacts(home, run_id, "record") >= {"record/README.md", "record/statement.json"}
+    assert artifacts(home, run_id, "record") >= {
+        "record/README.md",
+        "record/statement-00000002.json",
+    }
     train_rows = [i for i in parent.inputs.dataset_inputs if i.dataset.name == "decontaminate"]
     assert len(train_rows[0].dataset.profile) > 64
     version = client.get_model_version_by_alias("quick", "candidate")

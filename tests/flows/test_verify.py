@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,6 +12,7 @@ from sft_core.errors import IntegrityError
 from sft_core.lineage.chain import append, read_chain
 from sft_core.lineage.signing import public_key
 from sft_core.lineage.verification import verify
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.flow
 
@@ -19,7 +22,6 @@ def sealed(prefect_server, tmp_path_factory):
     """A home with one audited run, to be copied by each test."""
     from flows.audit import audit
     from sft_core.config.file import load_config
-    from tests.conftest import ROOT
 
     home = tmp_path_factory.mktemp("sealed") / "home"
     with pytest.MonkeyPatch.context() as patch:
@@ -154,3 +156,19 @@ def test_a_lost_public_key_is_made_again_from_the_private_one(copy):
     append("note", [("a", "0" * 64)], {"text": "second"})
     assert (home / "keys" / "public.pem").read_bytes() == before
     assert len(read_chain(public_key())) == 2
+
+
+def test_an_auditor_needs_no_mlflow_only_the_copy_and_the_public_key(copy, tmp_path):
+    home, run_id = copy
+    key = shutil.move(home / "keys" / "public.pem", tmp_path / "public.pem")
+    shutil.rmtree(home / "keys")
+    script = (
+        "import sys; sys.modules.update(mlflow=None, prefect=None);"  # as if not installed
+        "from flows.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", script, "verify", run_id, "--public-key", str(key)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "every number in README.md" in done.stdout
+    assert "MLflow: is not installed here, NOT COMPARED" in done.stdout
+    assert not (home / "keys").exists()
