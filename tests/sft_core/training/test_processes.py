@@ -30,7 +30,8 @@ ONE = CONFIG.model_copy(
     update={"gradient_accumulation_steps": 4, "save_steps": 2, "lora": LoraSection(r=4)}
 )
 TWO = ONE.model_copy(update={"gradient_accumulation_steps": 2, "num_processes": 2})
-DROPOUT = TWO.model_copy(update={"lora": CONFIG.lora})
+DROPOUT = TWO.model_copy(update={"lora": CONFIG.lora, "num_train_epochs": 9.0})
+"""Long enough that its processes are still at work when they are looked for."""
 ROUNDING = 1e-5
 """Sums of float32 in another order; measured after nine steps: 1e-7."""
 
