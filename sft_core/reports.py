@@ -6,8 +6,9 @@ path; those belong to MLflow, which keeps them beside it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -153,6 +154,10 @@ class StageReport(Frozen):
         }
         return StageReport.model_validate(fields)
 
+    def to_json(self) -> bytes:
+        """As it is stored: keys in the order in which they were made, which the card keeps."""
+        return json.dumps(self.model_dump(mode="json"), ensure_ascii=False).encode()
+
     @property
     def sha256(self) -> str:
         """Digest of the whole report."""
@@ -182,8 +187,14 @@ class RunRecord(Frozen):
     problem: str = ""
     """Message of the error that ended the run; empty when it completed or crashed."""
     reports: tuple[StageReport, ...]
+    inputs: dict[str, tuple[FileRef, ...]] = {}
+    """What each stage was given, by content: data sets, models, and files of earlier reports."""
     cached: tuple[str, ...] = ()
     """Stages whose report came from the cache: their result was known before this run."""
+    times: dict[str, tuple[datetime, datetime]] = {}
+    """When each stage began and ended in this run; one without a report ended by an error."""
+    provenance: dict[str, Any] = {}
+    """Code and environment that the run was made with, once it is closing."""
 
     def report(self, stage: str) -> StageReport | None:
         """Report of a stage; None when the run ended before it."""

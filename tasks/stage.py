@@ -24,8 +24,9 @@ from prefect.transactions import transaction
 from sft_core.config import PipelineConfig, PolicyConfig
 from sft_core.errors import GateError, IntegrityError, TuneTrailError
 from sft_core.keys import pseudonym_key
+from sft_core.lineage.provenance import code_provenance, environment_provenance
 from sft_core.records import sha256_json
-from sft_core.reports import RunRecord, StageReport
+from sft_core.reports import DatasetRef, FileRef, Frozen, ModelRef, RunRecord, StageReport
 from sft_core.store import check, is_stored
 from tasks.fingerprint import content_of, source_digest
 from tasks.gates import GateRule, explain
@@ -93,7 +94,10 @@ class StageRunner:
         self.flow = flow
         self.tracking = tracking_process()
         self.reports: list[StageReport] = []
+        self.inputs: dict[str, tuple[FileRef, ...]] = {}
         self.cached: list[str] = []
+        self.times: dict[str, tuple[datetime, datetime]] = {}
+        self.provenance: dict[str, Any] = {}
         self.problem: BaseException | None = None
         self._held: list[str] | None = None
 
@@ -129,6 +133,7 @@ class StageRunner:
 
     def close_with(self, *stages: Stage) -> None:
         """Run the closing stages in every end of the run, each even if one before it failed."""
+        self.provenance = {"code": code_provenance(), "environment": environment_provenance()}
         for stage in stages:
             try:
                 self(stage, self.record())
@@ -143,6 +148,7 @@ class StageRunner:
             GateError: a gate blocks; the report is logged by then. Inside `together` it waits.
         """
         _log.info("%s: started", stage.name)
+        self.inputs[stage.name] = tuple(dict.fromkeys(_refs_in(args)))
         key = self._key(stage, args)
         with self._logged(stage.name, key or ""):
             timings: dict[str, float] = {}
@@ -170,7 +176,7 @@ class StageRunner:
     @contextmanager
     def _logged(self, name: str, key: str) -> Iterator[None]:
         """A stage's run in MLflow, closed with its true status whatever happens inside."""
-        status = "KILLED"
+        status, began = "KILLED", datetime.now(UTC)
         try:
             self.tracking.call("begin_stage", name, key)
             yield
@@ -179,6 +185,7 @@ class StageRunner:
             status = "FAILED"
             raise
         finally:
+            self.times[name] = began, datetime.now(UTC)
             self.tracking.call("end_stage", status)
 
     def _key(self, stage: Stage, args: tuple[Any, ...]) -> str | None:
@@ -211,7 +218,10 @@ class StageRunner:
             outcome=_outcome(self.problem),
             problem=str(self.problem) if isinstance(self.problem, TuneTrailError) else "",
             reports=tuple(self.reports),
+            inputs=self.inputs,
             cached=tuple(self.cached),
+            times=self.times,
+            provenance=self.provenance,
         )
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
@@ -271,6 +281,21 @@ def _call_here(
         report = stage.body(*args)
         stored.stage(report.model_dump(mode="json"))
     return report, False
+
+
+def _refs_in(value: Any) -> Iterator[FileRef]:
+    """All content that a value points to, as path and digest; a whole record is no input."""
+    if isinstance(value, (FileRef, DatasetRef, ModelRef)):
+        yield FileRef(path=value.path, sha256=value.sha256)
+    elif isinstance(value, StageReport):
+        yield from _refs_in(value.refs())
+    elif isinstance(value, Frozen) and not isinstance(value, RunRecord):
+        yield from _refs_in([each for _, each in value])
+    elif isinstance(value, Mapping):
+        yield from _refs_in(list(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _refs_in(each)
 
 
 def _outcome(problem: BaseException | None) -> Literal["completed", "failed", "interrupted"]:

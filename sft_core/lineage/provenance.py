@@ -39,13 +39,37 @@ def _git(*args: str) -> bytes | None:
 
 
 def environment_provenance() -> dict[str, object]:
-    """Interpreter, platform, and every installed package with its version."""
-    found = [distribution.metadata for distribution in importlib.metadata.distributions()]
-    packages = {each["Name"].lower(): each["Version"] for each in found if each["Name"]}
+    """Interpreter, platform, device, and every installed package with version and digest.
+
+    The digest is of the package's RECORD, which lists the SHA-256 of each of its files; None for
+    one that has none.
+    """
+    packages = {
+        each.metadata["Name"].lower(): {
+            "version": each.version,
+            "record_sha256": _record_sha256(each),
+        }
+        for each in importlib.metadata.distributions()
+        if each.metadata["Name"]
+    }
     return {
         "python": sys.version.split()[0],
         "implementation": platform.python_implementation(),
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "device": _device(),
         "packages": dict(sorted(packages.items())),
     }
+
+
+def _record_sha256(package: importlib.metadata.Distribution) -> str | None:
+    record = package.read_text("RECORD")
+    return hashlib.sha256(record.encode()).hexdigest() if record else None
+
+
+def _device() -> str:
+    """What the model was trained on; a run that imported no torch trained nothing."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return "cpu"
