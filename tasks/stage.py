@@ -232,6 +232,10 @@ class StageRunner:
             note += " The model card is in the artifacts: record/README.md."
         tags = {"verdict": verdict, "cached_stages": " ".join(self.cached)}
         self._close_tracking(problem, note, tags)
+        # Late, because the library takes a third of a second to import.
+        from sft_core.exports.lineage_events import send_lineage_events
+
+        send_lineage_events(self.record())
         if isinstance(problem, TuneTrailError):
             problem.run_id = self.run_id
         if problem is not None and problem is not error:
