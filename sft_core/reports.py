@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import date, datetime
+from itertools import takewhile
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -199,6 +200,19 @@ class RunRecord(Frozen):
     def report(self, stage: str) -> StageReport | None:
         """Report of a stage; None when the run ended before it."""
         return next((r for r in self.reports if r.stage == stage), None)
+
+    def before(self, stage: str) -> RunRecord:
+        """The record as a stage saw it that has a report: nothing of itself or of later ones."""
+        reports = self.reports[: [report.stage for report in self.reports].index(stage)]
+        seen = set(takewhile(lambda name: name != stage, self.times))
+        return self.model_copy(
+            update={
+                "reports": reports,
+                "inputs": {name: refs for name, refs in self.inputs.items() if name in seen},
+                "cached": tuple(name for name in self.cached if name in seen),
+                "times": {name: times for name, times in self.times.items() if name in seen},
+            }
+        )
 
     @property
     def gates(self) -> list[tuple[str, Gate]]:

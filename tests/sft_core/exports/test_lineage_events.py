@@ -6,7 +6,7 @@ import logging
 import pkgutil
 import threading
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import attr
@@ -15,7 +15,7 @@ from openlineage.client import generated
 from openlineage.client.event_v2 import InputDataset, Job, OutputDataset, Run, RunEvent
 
 from sft_core.exports.lineage_events import render_lineage_events, send_lineage_events
-from sft_core.reports import RunRecord, Waiver
+from sft_core.reports import RunRecord, StageReport, Waiver
 from tests.sft_core.exports.tuned_record import ADAPTER, BASE, START, tuned_record
 from tests.sft_core.small_record import with_report
 
@@ -209,6 +209,23 @@ def test_the_same_record_gives_the_same_bytes_here_and_after_it_was_stored(recor
     other = record.model_copy(update={"run_id": "f" * 16})
     assert ids.isdisjoint(event["run"]["runId"] for event in events(other))
     assert all(uuid.UUID(each).version == 5 for each in ids)
+
+
+def test_a_stored_record_gives_back_what_a_closing_stage_saw(record):
+    """`verify` writes the file again from the record of the whole run."""
+    written = StageReport(stage="exports")
+    later = START + timedelta(hours=1), START + timedelta(hours=2)
+    whole = with_report(record, written).model_copy(
+        update={
+            "times": record.times | {"exports": later, "register": later},
+            "inputs": record.inputs | {"register": ()},
+            "cached": ("register",),
+        }
+    )
+    stored = RunRecord.model_validate_json(whole.model_dump_json())
+    assert stored.before("exports") == record
+    assert render_lineage_events(stored.before("exports")) == render_lineage_events(record)
+    assert render_lineage_events(stored) != render_lineage_events(record)
 
 
 def test_a_record_without_times_has_no_events(record):
