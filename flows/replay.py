@@ -25,7 +25,7 @@ from sft_core.store import home, make_home, writing
 
 _UNFIT = (TuneTrailError.exit_code, ConfigError.exit_code, DataError.exit_code)
 """A run that ends like this has no result to compare."""
-_ABOUT_THE_RUN = {"plan", "data_card", "page", "model_card", "register"}
+_ABOUT_THE_RUN = {"plan", "data_card", "page", "model_card", "exports", "register"}
 
 
 def replay(run_id: str) -> str:

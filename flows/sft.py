@@ -18,6 +18,7 @@ from tasks.champion import find_champion
 from tasks.contest import Contest
 from tasks.data_card import write_data_card
 from tasks.evaluation import evaluate
+from tasks.exports import write_exports
 from tasks.fairness import fairness
 from tasks.memorisation import memorisation
 from tasks.model_card import write_model_card
@@ -64,7 +65,14 @@ def sft(config: PipelineConfig = DEMO) -> str:
                 run(robustness, contest, rows["test"], config.robustness)
                 run(memorisation, contest, rows, config.memorisation)
         run.close_with(
-            account, write_data_card, write_page, write_model_card, register, seal, nominate
+            account,
+            write_data_card,
+            write_page,
+            write_model_card,
+            write_exports,
+            register,
+            seal,
+            nominate,
         )
     return run.run_id
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
+from itertools import takewhile
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -191,10 +192,27 @@ class RunRecord(Frozen):
     """What each stage was given, by content: data sets, models, and files of earlier reports."""
     cached: tuple[str, ...] = ()
     """Stages whose report came from the cache: their result was known before this run."""
+    times: dict[str, tuple[datetime, datetime]] = {}
+    """When each stage began and ended in this run; one without a report ended by an error."""
+    provenance: dict[str, Any] = {}
+    """Code and environment that the run was made with, once it is closing."""
 
     def report(self, stage: str) -> StageReport | None:
         """Report of a stage; None when the run ended before it."""
         return next((r for r in self.reports if r.stage == stage), None)
+
+    def before(self, stage: str) -> RunRecord:
+        """The record as a stage saw it that has a report: nothing of itself or of later ones."""
+        reports = self.reports[: [report.stage for report in self.reports].index(stage)]
+        seen = set(takewhile(lambda name: name != stage, self.times))
+        return self.model_copy(
+            update={
+                "reports": reports,
+                "inputs": {name: refs for name, refs in self.inputs.items() if name in seen},
+                "cached": tuple(name for name in self.cached if name in seen),
+                "times": {name: times for name, times in self.times.items() if name in seen},
+            }
+        )
 
     @property
     def gates(self) -> list[tuple[str, Gate]]:

@@ -24,6 +24,7 @@ from prefect.transactions import transaction
 from sft_core.config import PipelineConfig, PolicyConfig
 from sft_core.errors import GateError, IntegrityError, TuneTrailError
 from sft_core.keys import pseudonym_key
+from sft_core.lineage.provenance import code_provenance, environment_provenance
 from sft_core.records import sha256_json
 from sft_core.reports import DatasetRef, FileRef, Frozen, ModelRef, RunRecord, StageReport
 from sft_core.store import check, is_stored
@@ -95,6 +96,8 @@ class StageRunner:
         self.reports: list[StageReport] = []
         self.inputs: dict[str, tuple[FileRef, ...]] = {}
         self.cached: list[str] = []
+        self.times: dict[str, tuple[datetime, datetime]] = {}
+        self.provenance: dict[str, Any] = {}
         self.problem: BaseException | None = None
         self._held: list[str] | None = None
 
@@ -130,6 +133,7 @@ class StageRunner:
 
     def close_with(self, *stages: Stage) -> None:
         """Run the closing stages in every end of the run, each even if one before it failed."""
+        self.provenance = {"code": code_provenance(), "environment": environment_provenance()}
         for stage in stages:
             try:
                 self(stage, self.record())
@@ -172,7 +176,7 @@ class StageRunner:
     @contextmanager
     def _logged(self, name: str, key: str) -> Iterator[None]:
         """A stage's run in MLflow, closed with its true status whatever happens inside."""
-        status = "KILLED"
+        status, began = "KILLED", datetime.now(UTC)
         try:
             self.tracking.call("begin_stage", name, key)
             yield
@@ -181,6 +185,7 @@ class StageRunner:
             status = "FAILED"
             raise
         finally:
+            self.times[name] = began, datetime.now(UTC)
             self.tracking.call("end_stage", status)
 
     def _key(self, stage: Stage, args: tuple[Any, ...]) -> str | None:
@@ -215,6 +220,8 @@ class StageRunner:
             reports=tuple(self.reports),
             inputs=self.inputs,
             cached=tuple(self.cached),
+            times=self.times,
+            provenance=self.provenance,
         )
 
     def __exit__(self, _: Any, error: BaseException | None, __: Any) -> None:
@@ -225,6 +232,10 @@ class StageRunner:
             note += " The model card is in the artifacts: record/README.md."
         tags = {"verdict": verdict, "cached_stages": " ".join(self.cached)}
         self._close_tracking(problem, note, tags)
+        # Late, because the library takes a third of a second to import.
+        from sft_core.exports.lineage_events import send_lineage_events
+
+        send_lineage_events(self.record())
         if isinstance(problem, TuneTrailError):
             problem.run_id = self.run_id
         if problem is not None and problem is not error:

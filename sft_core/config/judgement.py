@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+import yaml
+from pydantic import Field, field_validator, model_validator
 
 from sft_core.config.section import InputFile, PositiveInt, Rate, Section
 from sft_core.records import sha256_json
@@ -140,6 +143,35 @@ class FairnessConfig(Section):
         return self
 
 
+AnnexPoint = Literal[
+    "1a", "1b", "1c", "1d", "1e", "1f", "1g", "1h",
+    "2a", "2b", "2c-architecture", "2c-compute", "2d-data", "2d-origin", "2e", "2f", "2g-tests",
+    "2g-reports", "2h",
+    "3-performance", "3-risks", "3-oversight", "3-input",
+    "4", "5", "6", "7", "8", "9",
+]  # fmt: skip
+"""Points of Annex IV of the EU AI Act; what one point asks of machine and people is two."""
+
+
+class AnnexAnswer(Section):
+    """What people say to one point of Annex IV, and who answers for it."""
+
+    text: str = ""
+    """The answer, as plain text."""
+    not_applicable: str = ""
+    """Instead of an answer: why the point does not apply."""
+    signer: Annotated[str, Field(min_length=3)]
+    """Who answers for it: name and role."""
+    signed: date
+    """On which day."""
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> AnnexAnswer:
+        if bool(self.text.strip()) == bool(self.not_applicable.strip()):
+            raise ValueError("give either text or not_applicable, and not both")
+        return self
+
+
 class CardConfig(Section):
     """Stage 11: what only people know. An empty field reads "not stated" on the card."""
 
@@ -171,6 +203,22 @@ class CardConfig(Section):
     """Where the data is described or to be had."""
     data_published: Annotated[str, Field(pattern=r"^(\d{4}-\d{2}-\d{2})?$")] = ""
     """Day on which the data was published, as YYYY-MM-DD."""
+    annex_iv: dict[AnnexPoint, AnnexAnswer] = Field(default={})
+    """What only people can say for the technical documentation of Annex IV of the EU AI Act, by
+    point; or the name of a YAML file that holds it."""
+
+    @field_validator("annex_iv", mode="before")
+    @classmethod
+    def _read_file(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            return yaml.safe_load(Path(value).read_text(encoding="utf-8")) or {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise ValueError(
+                f"{value}: cannot be read as YAML ({type(error).__name__}). Name a file that holds "
+                "text, signer and signed for each point"
+            ) from error
 
 
 class PolicyConfig(Section):

@@ -49,6 +49,11 @@ def export(record: RunRecord, folder: Path, *, merge: bool) -> float | None:
         for name, ref in {**card.files, **card.figures}.items() if card else ():
             check(ref)
             shutil.copyfile(locate(ref), part / f"{name}{locate(ref).suffix}")
+        if exports := record.report("exports"):
+            check(exports.files["eval_results"])
+            (part / ".eval_results").mkdir()  # where the hub looks for them
+            results = locate(exports.files["eval_results"])
+            shutil.copyfile(results, part / ".eval_results" / "held_out.yaml")
     return difference
 
 

@@ -15,7 +15,7 @@ STAGES = [
     "ingest", "permit", "validate", "protect", "deduplicate", "split", "decontaminate",
     "audit_bias", "plan", "tokenize", "train", "reload", "evaluate", "retention",
     "fairness", "robustness", "memorisation", "account", "data_card", "page",
-    "model_card", "register", "seal", "nominate",
+    "model_card", "exports", "register", "seal", "nominate",
 ]  # fmt: skip
 
 

@@ -18,10 +18,10 @@ STAGES = {
     "ingest", "permit", "validate", "protect", "deduplicate", "split", "decontaminate",
     "audit_bias", "plan", "tokenize", "train", "reload", "evaluate", "retention",
     "fairness", "robustness", "memorisation", "account", "data_card",
-    "page", "model_card", "register", "seal", "nominate",
+    "page", "model_card", "exports", "register", "seal", "nominate",
 }  # fmt: skip
 NEVER_CACHED = {
-    "plan", "account", "data_card", "page", "model_card", "register", "seal", "nominate",
+    "plan", "account", "data_card", "page", "model_card", "exports", "register", "seal", "nominate",
 }  # fmt: skip
 
 

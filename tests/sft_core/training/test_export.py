@@ -86,6 +86,13 @@ def same_home(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNETRAIL_HOME", str(made.home))
 
 
+def test_results_go_where_the_hub_looks_for_them(made: Made, tmp_path: Path) -> None:
+    results = {"eval_results": put_bytes(b"[]\n", ".yaml")}
+    record = with_report(made.record, StageReport(stage="exports", files=results))
+    export(record, tmp_path / "adapter", merge=False)
+    assert (tmp_path / "adapter/.eval_results/held_out.yaml").read_bytes() == b"[]\n"
+
+
 def test_an_adapter_leaves_as_it_is_with_its_card(made: Made, tmp_path: Path) -> None:
     assert export(made.record, tmp_path / "out" / "adapter", merge=False) is None
     out = tmp_path / "out" / "adapter"
