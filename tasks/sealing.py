@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from sft_core.config import PipelineConfig
 from sft_core.lineage.chain import append, head_path
 from sft_core.lineage.membership import training_set
-from sft_core.lineage.provenance import code_provenance, environment_provenance
 from sft_core.lineage.statements import BUNDLE, signed_bundle, stage_statements
 from sft_core.records import sha256_json
 from sft_core.reports import DatasetRef, FileRef, RunRecord, StageReport, Table
@@ -19,7 +18,7 @@ from sft_core.store import home, is_stored, locate, put_bytes, writing
 from tasks.gates import source_of
 from tasks.stage import stage, tracking
 
-_FOR_PEOPLE = ("data_card", "page", "model_card")
+_FOR_PEOPLE = ("data_card", "page", "model_card", "exports")
 """Stages whose files and figures are all put where people look."""
 
 
@@ -61,7 +60,7 @@ def seal_plan(record: RunRecord, config: PipelineConfig, data: DatasetRef) -> St
 def seal(record: RunRecord) -> StageReport:
     """Signs the run, puts card and evidence where people look, and the statement into MLflow."""
     config = _put_json(record.config)
-    code = code_provenance()
+    code = record.provenance["code"]
     documents = {f"reports/{r.stage}.json": put_bytes(r.to_json(), ".json") for r in record.reports}
     documents |= {
         "config.json": config,
@@ -83,7 +82,7 @@ def seal(record: RunRecord) -> StageReport:
         "config_sha256": sha256_json(record.config),
         "policy_sha256": sha256_json(record.config["policy"]),
         "code": code,
-        "environment": environment_provenance(),
+        "environment": record.provenance["environment"],
         "base": _base(record),
         "training_set": _training_set(record),
         "gates": [

@@ -16,6 +16,10 @@ from sft_core.documents.data_card import render_croissant, render_data_sheet
 from sft_core.documents.page import render_page
 from sft_core.errors import IntegrityError
 from sft_core.evaluation.summaries import SUMMARIES
+from sft_core.exports.annex_iv import render_annex_iv
+from sft_core.exports.hub_results import render_hub_results
+from sft_core.exports.lineage_events import render_lineage_events
+from sft_core.exports.ml_bom import render_ml_bom
 from sft_core.lineage.chain import STATEMENT_PAYLOAD, Entry, read_chain
 from sft_core.lineage.ledger import build_ledger, check_conservation
 from sft_core.lineage.membership import training_set
@@ -32,6 +36,10 @@ _DOCUMENTS: tuple[tuple[str, str, Callable[[RunRecord], str]], ...] = (
     ("data_card", "data_sheet.md", render_data_sheet),
     ("page", "report.html", render_page),
     ("model_card", "README.md", render_card),
+    ("exports", "ml_bom.cdx.json", render_ml_bom),
+    ("exports", "openlineage.jsonl", render_lineage_events),
+    ("exports", "annex_iv.md", render_annex_iv),
+    ("exports", "eval_results.yaml", render_hub_results),
 )
 """Stage, published file, and the function of the record that writes it."""
 
@@ -183,8 +191,7 @@ def _check_documents(name: str, record: RunRecord) -> Iterator[str]:
         report = record.report(stage)
         if report is None:
             continue
-        before = tuple(record.reports[: record.reports.index(report)])
-        again = render(record.model_copy(update={"reports": before})).splitlines()
+        again = render(record.before(stage)).splitlines()
         path = home() / "runs" / record.run_id / file
         lines = path.read_text(encoding="utf-8").splitlines()
         for number, (expected, found) in enumerate(zip(again, lines, strict=False), start=1):
