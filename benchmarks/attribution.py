@@ -46,7 +46,7 @@ EPOCHS = 5
 NUM_RESAMPLES = 10_000
 REMOVED = 24
 REMOVAL_QUERIES = 8
-METHODS = ("TuneTrail", "TracIn", "BM25", "random")
+METHODS = ("TuneTrail", "without Adam", "TracIn", "BM25", "random")
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         os.environ["TUNETRAIL_HOME"] = home
         lab = Lab()
-        scores = {method: getattr(lab, method.lower())() for method in METHODS}
+        scores = lab.scores()
         halves, losses = lab.halves(num_subsets, num_seeds)
         removal = lab.removal(scores, 2 if args.quick else REMOVAL_QUERIES, num_seeds)
     found = {method: lds(scores[method], halves, losses.mean(1)) for method in METHODS}
@@ -208,25 +208,39 @@ class Lab:
             print(f"removal {query + 1} of {num_queries}", file=sys.stderr, flush=True)
         return {method: float(np.mean(found)) for method, found in rises.items()}
 
-    def tunetrail(self) -> Any:
-        """Scores (queries, rows) of the product: one training, its own snapshots and features."""
+    def scores(self) -> dict[str, Any]:
+        """Scores (queries, rows) of each method, those by gradients from one and the same training.
+
+        `without Adam` is ours without the second moment; TracIn takes the gradients as they are.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            network, snapshots = self._trained(Path(folder))
+            found = (
+                self._tunetrail(network, snapshots),
+                self._products(network, snapshots, cosine=True),
+                self._products(network, snapshots, cosine=False),
+                self._bm25(),
+                np.random.default_rng(2).normal(size=(len(self.queries), len(self.rows))),
+            )
+        return dict(zip(METHODS, found, strict=True))
+
+    def _tunetrail(self, network: Any, snapshots: list[Path]) -> Any:
+        """As the product does it."""
         from sft_core.attribution.gradients import features
         from sft_core.config import DEMO
 
         dim = DEMO.attribution.projection_dim
-        network, snapshots = self._trained(self.config.num_snapshots)
         rows, queries = (
             features(network, snapshots, tokens, projection_dim=dim, seed=0)
             for tokens in (self.row_tokens, self.query_tokens)
         )
         return queries @ rows.T
 
-    def tracin(self) -> Any:
-        """Products of the plain gradients by learning rate, of the same snapshots, unprojected."""
+    def _products(self, network: Any, snapshots: list[Path], *, cosine: bool) -> Any:
+        """Products, or cosines, of the plain gradients by learning rate, unprojected."""
         from sft_core.attribution.gradients import row_gradients
         from sft_core.training.snapshots import Snapshot
 
-        network, snapshots = self._trained(self.config.num_snapshots)
         total = np.zeros((len(self.queries), len(self.rows)))
         for path in snapshots:
             snapshot = Snapshot.read(path)
@@ -235,21 +249,24 @@ class Lab:
                 _in_order(row_gradients(network, tokens.input_ids, tokens.labels))
                 for tokens in (self.row_tokens, self.query_tokens)
             )
-            total += snapshot.learning_rate * (queries @ rows.T)
+            products = queries @ rows.T
+            if cosine:
+                lengths = [np.linalg.norm(found, axis=1) for found in (queries, rows)]
+                products /= np.outer(*lengths)
+            total += snapshot.learning_rate * products
         return total
 
-    def _trained(self, num_snapshots: int) -> tuple[Any, list[Path]]:
+    def _trained(self, folder: Path) -> tuple[Any, list[Path]]:
         """A network, and the snapshots of a training on all rows."""
         from sft_core.attribution.network import trained_network
 
-        folder = Path(tempfile.mkdtemp(dir=os.environ["TUNETRAIL_HOME"]))
-        trained = self.train(range(len(self.rows)), 0, folder, num_snapshots)
+        trained = self.train(range(len(self.rows)), 0, folder, self.config.num_snapshots)
         network = trained_network(
             self.ref, self.model, self.config, seed=0, initial=folder / "initial"
         )
         return network, list(trained.snapshots)
 
-    def bm25(self) -> Any:
+    def _bm25(self) -> Any:
         """Scores of the text of a query, answer included, by the words of each row.
 
         Source: Robertson and Zaragoza (2009), The probabilistic relevance framework, section 3.4;
@@ -266,10 +283,6 @@ class Lab:
                 longer = 1.2 * (0.25 + 0.75 * lengths / lengths.mean())
                 scores[place] += rarity * counts * 2.2 / (counts + longer)
         return scores
-
-    def random(self) -> Any:
-        """Scores that know nothing."""
-        return np.random.default_rng(2).normal(size=(len(self.queries), len(self.rows)))
 
 
 def _in_order(batches: Any) -> Any:

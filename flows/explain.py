@@ -35,10 +35,16 @@ def explain(run_id: str, prompt: str | None, output: str, top: int) -> Explanati
     run = sealed_run(run_id)
     if run is None:
         raise ConfigError(f"explain: no sealed run {run_id}. See `tunetrail verify` for all runs.")
-    attributed, tokens, tuned = (_report(run, name) for name in ("attribute", "tokenize", "train"))
+    tokens, tuned = (_report(run, name) for name in ("tokenize", "train"))
+    attributed = run.report("attribute")
+    if attributed is None:
+        raise ConfigError(
+            f"explain: run {run_id} took no gradients of its rows. Set attribution.enabled: true "
+            "and run its config again: all that it did before comes from the cache."
+        )
     if not attributed.private:
         [reason] = attributed.not_measured.values()
-        raise ConfigError(f"explain: run {run_id} kept no gradients of its rows: {reason}")
+        raise ConfigError(f"explain: run {run_id} has no gradients of its rows: {reason}")
     for ref in attributed.private.values():
         check(ref)
     _log.info("explain: taking the gradients of the answer")

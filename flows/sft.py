@@ -52,16 +52,9 @@ def sft(config: PipelineConfig = DEMO) -> str:
             tokens = run(tokenize, rows, base, config.model, config.tokenization, virtual)
             tuned = run(train, tokens, config.model, config.training, config.seed)
             run(reload, tokens, tuned, config.model, config.training)
-            run(
-                attribute,
-                rows["train"],
-                tokens,
-                tuned,
-                config.model,
-                config.training,
-                config.attribution,
-                config.seed,
-            )
+            if config.attribution.enabled:
+                how = config.training, config.attribution, config.seed
+                run(attribute, rows["train"], tokens, tuned, config.model, *how)
             contest = Contest.of(config, tokens, tuned)
             champion = find_champion(run, contest)
             with run.together():

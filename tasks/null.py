@@ -53,8 +53,7 @@ def measure_null(
             tokenization,
             training.num_virtual_tokens,
         )
-        unexplained = training.model_copy(update={"num_snapshots": 0})
-        tuned, _ = fit(tokens, contest.model, unexplained, seed)
+        tuned, _ = fit(tokens, contest.model, training, seed)
         harmless = contest.model_copy(update={"tuned": tuned}).open().tuned
         columns[NULL_COLUMN.format(number)] = log_ratios(harmless, pairs)
         _log.info("null: harmless run %s of %s is measured", number, config.null_runs)

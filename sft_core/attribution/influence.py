@@ -14,9 +14,8 @@ from sft_core.attribution.gradients import Features
 def influences(query: Features, rows: Features) -> npt.NDArray[np.float64]:
     """Influence of each row on a query: positive where it pushed the model to that answer.
 
-    `query` is (1, dim) and `rows` (n, dim), as `features` gives them. To first order the number is
-    proportional to how much nats the answer lost by the updates that the row was part of; its unit
-    means nothing, its order and its sign do.
+    `query` is (1, dim) and `rows` (n, dim), as `features` gives them. 1 is a row that moves the
+    weights as the answer itself would, -1 one that moves them back, 0 one that has no part in it.
     """
     scores: npt.NDArray[np.float64] = rows.astype(np.float64) @ query[0].astype(np.float64)
     return scores

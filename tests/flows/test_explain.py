@@ -1,6 +1,7 @@
 """From an answer to the training rows behind it, from what a run sealed."""
 
 import json
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from flows.cli import main
 from flows.summary import load_run
 from sft_core.store import locate, read_records
-from tests.conftest import change
+from tests.conftest import cached_stages, change
 
 pytestmark = [pytest.mark.flow, pytest.mark.slow]
 
@@ -31,23 +32,31 @@ def explain(capsys):
     return run
 
 
-def test_an_answer_names_rows_with_sign_text_source_and_annotator(sft, explain, quick_config):
+def rows_of(config):
+    text = Path(config.ingest.sources[0].path).read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_an_answer_names_rows_with_sign_text_source_and_annotator(sft, home, explain, quick_config):
     source = quick_config.ingest.sources[0]
-    rows = [json.loads(line) for line in open(source.path)]
+    rows = rows_of(quick_config)
     for number, row in enumerate(rows):
         row["annotator"] = f"annotator {number % 3}"
     rows[2]["prompt"] += " Mail to kim.example@example.org."
-    with open(source.path, "w") as file:
-        file.write("".join(json.dumps(row) + "\n" for row in rows))
+    Path(source.path).write_text("".join(json.dumps(row) + "\n" for row in rows))
     named = source.model_dump(mode="json") | {"subgroups": ["sex", "annotator"]}
-    run_id = sft(change(quick_config, ingest={"sources": [named]}))
+    config = change(quick_config, ingest={"sources": [named]})
+    told = explain(sft(config), "--prompt", "x", "--output", "y", code=2)
+    assert "Set attribution.enabled: true" in told
+    run_id = sft(change(config, attribution={"enabled": True}))
+    assert "train" in cached_stages(home, run_id)
     record = load_run(run_id)
     attributed = record.report("attribute")
     trained = list(read_records(record.report("decontaminate").data))
     table = pq.read_table(locate(attributed.private["features"]))
     assert table["row_id"].to_pylist() == [row.row_id for row in trained]
     assert attributed.metrics["num_attributed_rows"] == len(trained)
-    assert attributed.metrics["num_snapshots"] == 2
+    assert attributed.metrics["num_snapshots"] == 3
     assert "kim.example" not in locate(attributed.private["rows"]).read_text()
 
     first = trained[0]
@@ -86,20 +95,25 @@ def test_an_answer_names_rows_with_sign_text_source_and_annotator(sft, explain, 
 
 
 def test_a_run_without_snapshots_says_why_it_has_no_answer(sft, explain, quick_config):
-    run_id = sft(change(quick_config, training={"num_snapshots": 0}))
+    without = change(quick_config, training={"num_snapshots": 0}, attribution={"enabled": True})
+    run_id = sft(without)
     told = explain(run_id, "--prompt", "a question", "--output", "an answer", code=2)
-    assert "kept no gradients" in told
+    assert "has no gradients" in told
     assert "training.num_snapshots above 0" in told
 
 
 def test_plain_text_is_explained_without_a_prompt(sft, explain, quick_config, tmp_path):
-    rows = [json.loads(line) for line in open(quick_config.ingest.sources[0].path)]
     path = tmp_path / "texts.jsonl"
-    texts = [row["prompt"] for row in rows if isinstance(row.get("prompt"), str)]
+    texts = [row["prompt"] for row in rows_of(quick_config) if isinstance(row.get("prompt"), str)]
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts if text))
     plain = {"path": str(path), "columns": {"text": "text"}, "consent": "not needed"}
     policy = dict.fromkeys(("max_rejected_rate", "min_primary_gain", "min_loss_gain"))
-    config = change(quick_config, ingest={"sources": [plain]}, policy=policy)
+    config = change(
+        quick_config,
+        ingest={"sources": [plain]},
+        policy=policy,
+        attribution={"enabled": True},
+    )
     run_id = sft(config)
     record = load_run(run_id)
     first = next(read_records(record.report("decontaminate").data))

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.flow
 
 STAGES = [
     "ingest", "permit", "validate", "protect", "deduplicate", "split", "decontaminate",
-    "audit_bias", "plan", "tokenize", "train", "reload", "attribute", "evaluate", "retention",
+    "audit_bias", "plan", "tokenize", "train", "reload", "evaluate", "retention",
     "fairness", "robustness", "memorisation", "account", "data_card", "page",
     "model_card", "register", "seal", "nominate",
 ]  # fmt: skip
