@@ -4,11 +4,11 @@ A row's gradient is that of the summed negative log-likelihood of its labels: wh
 training step. It is taken at each snapshot of the training and divided by the fourth root of Adam's
 second moment, so that a product of two is divided by the square root, as Adam divides its steps. A
 random projection that keeps products makes it short, and it is brought to length 1: else the few
-rows with the longest gradients are named for every answer. Those of all snapshots are added up,
-weighted by the learning rate.
+rows with the longest gradients are named for every answer. Those of all snapshots are added up.
+To weight them by the learning rate was measured, and is no better (docs/attribution.md).
 
-Source: Pruthi et al. (2020), TracIn, section 3.2 (checkpoints by learning rate); Xia et al. (2024),
-LESS, section 3 (Adam's update, LoRA gradients, random projection, length 1).
+Source: Pruthi et al. (2020), TracIn, section 3.2 (checkpoints); Xia et al. (2024), LESS, section 3
+(Adam's update, LoRA gradients, random projection, length 1).
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def features(
 ) -> Features:
     """Array (rows, projection_dim): the product of two of its lines is the influence of the rows.
 
-    It is the mean over snapshots, by learning rate, of the cosine of their gradients, and lies in
-    [-1, 1] but for the error of the projection; a row without a gradient has 0 with all.
+    It is the mean over snapshots of the cosine of their gradients, and lies in [-1, 1] but for the
+    error of the projection; a row without a gradient has 0 with all.
 
     `model` is a base with a LoRA adapter as `with_adapter` made it for the training; its weights
     are those of the last snapshot afterwards. What one call gives can be multiplied with what
@@ -70,9 +70,8 @@ def features(
     """
     layers = linear_layers(model)
     total = torch.zeros(rows.num_rows, projection_dim)
-    read = [Snapshot.read(path) for path in snapshots]
-    rates = sum(snapshot.learning_rate for snapshot in read)
-    for place, snapshot in enumerate(read):
+    for place, path in enumerate(snapshots):
+        snapshot = Snapshot.read(path)
         model.load_state_dict(snapshot.weights, strict=False)
         moments = [snapshot.second_moments[f"{name}.weight"].flatten() for name in layers]
         scale = (torch.cat(moments).sqrt() + _EPSILON).rsqrt()
@@ -81,7 +80,7 @@ def features(
         for chosen, gradients in row_gradients(model, rows.input_ids, rows.labels):
             owners = torch.tensor([rows.owners[i] for i in chosen])
             found.index_add_(0, owners, project(gradients.cpu() * scale))
-        total += (snapshot.learning_rate / rates) ** 0.5 * F.normalize(found)
+        total += F.normalize(found) / len(snapshots) ** 0.5
     array: Features = total.numpy()
     return array
 

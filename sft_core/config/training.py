@@ -116,7 +116,7 @@ class AttributionConfig(Section):
     enabled: bool = False
     """Take the gradients of every training row at each of `training.num_snapshots`, which takes up
     to as long as so many epochs. Switched on later, only this is done: the training is cached."""
-    projection_dim: Annotated[int, Field(ge=16, le=1_048_576)] = 2_048
+    projection_dim: Annotated[int, Field(ge=16, le=1_048_576)] = 4_096
     """Numbers that are kept of each row's gradient: more are more exact, and four bytes each."""
 
 

@@ -1,7 +1,8 @@
 """Snapshots: the trained weights and Adam's second moment at a few points of a training.
 
-Attribution asks afterwards what a row did to the weights while they were learnt. A run of equal
-parts of the training has a snapshot at the middle of each.
+Attribution asks afterwards what a row did to the weights while they were learnt. The training is
+cut into equal parts, and there is a snapshot at the end of each: at its beginning an adapter has
+learnt so little that the gradients of all rows look alike.
 """
 
 from __future__ import annotations
@@ -50,11 +51,11 @@ class Snapshot:
 
 
 class Snapshots(TrainerCallback):
-    """Writes a file `step-NUMBER` at the middle of each of `num_snapshots` parts of a training.
+    """Writes a file `step-NUMBER` at the end of each of `num_snapshots` parts of a training.
 
     The files outlive an interruption; a resumed training writes those that it passes again. There
-    is at most one a step. There are none of anything but LoRA, which is small,
-    nor where the weights are shared out among processes.
+    is at most one a step. There are none of anything but LoRA, which is small, nor where the
+    weights are shared out among processes.
     """
 
     def __init__(self, trainer: Any, config: TrainingConfig, folder: Path) -> None:
@@ -65,8 +66,8 @@ class Snapshots(TrainerCallback):
 
     def on_step_end(self, _args: Any, state: Any, _control: Any, **_: Any) -> None:
         """Write one where it is due."""
-        parts = range(self._num)
-        due = {max(1, int((part + 0.5) / self._num * state.max_steps)) for part in parts}
+        ends = range(1, self._num + 1)
+        due = {max(1, end * state.max_steps // self._num) for end in ends}
         if state.global_step in due and state.is_world_process_zero:
             self._write(state.global_step)
 

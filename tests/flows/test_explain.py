@@ -56,7 +56,7 @@ def test_an_answer_names_rows_with_sign_text_source_and_annotator(sft, home, exp
     table = pq.read_table(locate(attributed.private["features"]))
     assert table["row_id"].to_pylist() == [row.row_id for row in trained]
     assert attributed.metrics["num_attributed_rows"] == len(trained)
-    assert attributed.metrics["num_snapshots"] == 3
+    assert attributed.metrics["num_snapshots"] == 4
     assert "kim.example" not in locate(attributed.private["rows"]).read_text()
 
     first = trained[0]

@@ -1,4 +1,4 @@
-"""Snapshots are the training's own weights and second moments, at the middle of equal parts."""
+"""Snapshots are the training's own weights and second moments, at the end of equal parts."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def files(folder: Path, work: Path, config: TrainingConfig) -> list[Path]:
 
 
 def test_they_are_what_the_checkpoint_of_the_same_step_holds(folder: Path, tmp_path: Path) -> None:
-    # 18 steps: the middles of two halves are 4.5 and 13.5.
-    settings = {"num_snapshots": 2, "save_steps": 4, "save_total_limit": 9}
+    # 18 steps: halves end after 9 and 18.
+    settings = {"num_snapshots": 2, "save_steps": 9}
     found = files(folder, tmp_path, CONFIG.model_copy(update=settings))
-    assert [path.name for path in found] == [f"step-{s:09d}.safetensors" for s in (4, 13)]
+    assert [path.name for path in found] == [f"step-{s:09d}.safetensors" for s in (9, 18)]
     first = Snapshot.read(found[0])
-    checkpoint = tmp_path / "checkpoints" / "checkpoint-4"
+    checkpoint = tmp_path / "checkpoints" / "checkpoint-9"
     saved = load_file(checkpoint / "adapter_model.safetensors")
-    assert first.step == 4
+    assert first.step == 9
     assert len(first.weights) == len(saved)
     for name, weight in first.weights.items():
         assert torch.equal(weight, saved[name.replace(".default", "")])
@@ -41,8 +41,8 @@ def test_they_are_what_the_checkpoint_of_the_same_step_holds(folder: Path, tmp_p
     assert {m.shape for m in raw} == moments.keys()
     total = sum(float(m.sum()) for m in raw)
     corrected = sum(float(m.sum()) for m in first.second_moments.values())
-    # Four updates: v / (1 - 0.999 ** 4).
-    assert corrected == pytest.approx(total / (1 - 0.999**4), rel=1e-4)
+    # Nine updates: v / (1 - 0.999 ** 9).
+    assert corrected == pytest.approx(total / (1 - 0.999**9), rel=1e-4)
     schedule = torch.load(checkpoint / "scheduler.pt", weights_only=True)
     assert first.learning_rate == schedule["_last_lr"][0]
 
@@ -58,7 +58,7 @@ def test_there_are_none(changes: dict[str, object], folder: Path, tmp_path: Path
 
 def test_there_is_at_most_one_a_step(folder: Path, tmp_path: Path) -> None:
     short = CONFIG.model_copy(update={"max_steps": 3, "num_snapshots": 8})
-    assert [Snapshot.read(p).step for p in files(folder, tmp_path, short)] == [1, 2]
+    assert [Snapshot.read(p).step for p in files(folder, tmp_path, short)] == [1, 2, 3]
 
 
 def test_those_after_the_best_weights_do_not_count(folder: Path, tmp_path: Path) -> None:
