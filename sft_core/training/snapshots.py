@@ -7,6 +7,7 @@ learnt so little that the gradients of all rows look alike.
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from transformers import TrainerCallback
 
 from sft_core.config import TrainingConfig
 
-_WEIGHT, _MOMENT = "weight:", "second_moment:"
+_WEIGHT, _MOMENT, _SETTINGS = "weight:", "second_moment:", "settings"
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,11 @@ class Snapshot:
         """Inverse of what `Snapshots` writes."""
         parts: dict[str, dict[str, torch.Tensor]] = {_WEIGHT: {}, _MOMENT: {}}
         with safe_open(path, framework="pt") as file:
-            settings = file.metadata()
+            settings = json.loads(file.metadata()[_SETTINGS])
             for key in file.keys():  # noqa: SIM118  (it is no mapping)
                 kind = _WEIGHT if key.startswith(_WEIGHT) else _MOMENT
                 parts[kind][key.removeprefix(kind)] = file.get_tensor(key)
-        step, rate = int(settings["step"]), float(settings["learning_rate"])
-        return cls(step, rate, parts[_WEIGHT], parts[_MOMENT])
+        return cls(settings["step"], settings["learning_rate"], parts[_WEIGHT], parts[_MOMENT])
 
 
 class Snapshots(TrainerCallback):
@@ -89,5 +89,7 @@ class Snapshots(TrainerCallback):
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"step-{step:09d}.safetensors"
         part = path.with_suffix(".part")
-        save_file(tensors, part, {"step": str(step), "learning_rate": repr(rate)})
+        # Several entries would be written in an order that changes from process to process.
+        settings = json.dumps({"step": step, "learning_rate": rate})
+        save_file(tensors, part, {_SETTINGS: settings})
         os.replace(part, path)
