@@ -121,6 +121,11 @@ def _parser() -> argparse.ArgumentParser:
     trace.add_argument("--reason", help="with --dropped: only this reason (near_duplicate)")
     trace.add_argument("--stage", help="with --dropped: only this stage")
     trace.add_argument("--run", help="with --dropped: MLflow run id; without it the newest run")
+    explain = verb("explain", _explain, "name the training rows behind an answer")
+    explain.add_argument("run", help="MLflow run id")
+    explain.add_argument("--prompt", help="what the model is asked; without it --output is a text")
+    explain.add_argument("--output", required=True, help="the answer to explain")
+    explain.add_argument("--top", type=int, default=5, help="rows to show of each sign (5)")
     return parser
 
 
@@ -403,6 +408,15 @@ def _trace(args: argparse.Namespace) -> int:
         print(describe_dropped(found))
     else:
         print("\n\n".join(map(describe_story, found)))
+    return 0
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from flows.explain import describe, explain
+
+    with _own_lines():
+        found = explain(args.run, args.prompt, args.output, args.top)
+    print(json.dumps(found, indent=2) if args.json else describe(found))
     return 0
 
 

@@ -14,6 +14,7 @@ from sft_core.config import DEMO, PipelineConfig
 from sft_core.evaluation.fairness.pairs import probe_pairs
 from sft_core.training.adapters import check_method
 from tasks.accounting import account
+from tasks.attribution import attribute
 from tasks.champion import find_champion
 from tasks.contest import Contest
 from tasks.data_card import write_data_card
@@ -52,6 +53,9 @@ def sft(config: PipelineConfig = DEMO) -> str:
             tokens = run(tokenize, rows, base, config.model, config.tokenization, virtual)
             tuned = run(train, tokens, config.model, config.training, config.seed)
             run(reload, tokens, tuned, config.model, config.training)
+            if config.attribution.enabled:
+                how = config.training, config.attribution, config.seed
+                run(attribute, rows["train"], tokens, tuned, config.model, *how)
             contest = Contest.of(config, tokens, tuned)
             champion = find_champion(run, contest)
             with run.together():

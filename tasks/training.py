@@ -12,7 +12,7 @@ from sft_core.config import ModelConfig, TrainingConfig
 from sft_core.documents.figures import curve
 from sft_core.records import sha256_json
 from sft_core.reports import StageReport
-from sft_core.store import locate, put_bytes, put_tree
+from sft_core.store import locate, put_bytes, put_file, put_tree
 from tasks.pool import fit_on_pool
 from tasks.stage import note_timings, stage
 
@@ -75,6 +75,7 @@ def fit(
             on_progress=partial(_log_progress, config.logging_steps),
         )
         adapter = put_tree(trained.adapter, base=base.sha256)
+        snapshots = {path.stem: put_file(path) for path in trained.snapshots}
     losses = {name: trained.series.get(name, ()) for name in ("loss", "eval_loss")}
     report = StageReport(
         stage="train",
@@ -82,6 +83,7 @@ def fit(
         series=trained.series,
         figures={"loss": put_bytes(curve(losses, x="step", y="loss, nats a token"), ".png")},
         models={"base": base, "adapter": adapter},
+        private=snapshots,
     )
     return report, trained.timings
 

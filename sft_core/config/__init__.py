@@ -38,6 +38,7 @@ from sft_core.config.judgement import (
 )
 from sft_core.config.section import Section
 from sft_core.config.training import (
+    AttributionConfig,
     Ia3Section,
     LoraSection,
     ModelConfig,
@@ -50,6 +51,7 @@ from sft_core.records import sha256_json
 
 __all__ = [
     "DEMO",
+    "AttributionConfig",
     "BenchmarkFile",
     "BiasConfig",
     "CardConfig",
@@ -113,6 +115,8 @@ class PipelineConfig(Section):
     """Stage 8: template, length, loss mask."""
     training: TrainingConfig = TrainingConfig()
     """Stage 9: LoRA fine-tuning."""
+    attribution: AttributionConfig = AttributionConfig()
+    """After stage 9: which training rows pushed the model to or away from an answer."""
     generation: GenerationConfig = GenerationConfig()
     """How the models under test answer."""
     evaluation: EvaluationConfig = EvaluationConfig()

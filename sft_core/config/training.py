@@ -110,6 +110,16 @@ class PrefixTuningSection(Section):
     """Width of that network; empty means that of the model."""
 
 
+class AttributionConfig(Section):
+    """After stage 9: what `tunetrail explain` answers from."""
+
+    enabled: bool = False
+    """Take the gradients of every training row at each of `training.num_snapshots`, which takes up
+    to as long as so many epochs. Switched on later, only this is done: the training is cached."""
+    projection_dim: Annotated[int, Field(ge=16, le=1_048_576)] = 4_096
+    """Numbers that are kept of each row's gradient: more are more exact, and four bytes each."""
+
+
 class TrainingConfig(Section):
     """Stage 9: `trl.SFTTrainer` with a PEFT adapter, or with all weights. Names are those of
     TrainingArguments and PEFT."""
@@ -155,6 +165,9 @@ class TrainingConfig(Section):
     """Steps between two checkpoints, from which an interrupted run goes on; empty saves none."""
     save_total_limit: PositiveInt = 2
     """Most checkpoints that are kept, besides the best one."""
+    num_snapshots: Annotated[int, Field(ge=0, le=64)] = 5
+    """Points of the training, evenly spread, at which a LoRA adapter and Adam's second moment are
+    kept for `attribution`; 0 keeps none."""
     load_best_model_at_end: bool = False
     """Take the weights with the lowest held-out loss instead of the last ones."""
     early_stopping_patience: PositiveInt | None = None

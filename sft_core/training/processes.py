@@ -77,6 +77,7 @@ def train_in_processes(
         adapter=Path(result["adapter"]),
         metrics=result["metrics"],
         series={n: tuple((s, v) for s, v in curve) for n, curve in result["series"].items()},
+        snapshots=tuple(map(Path, result["snapshots"])),
         timings=result["timings"],
     )
 

@@ -30,6 +30,7 @@ from sft_core.training.adapters import (
 from sft_core.training.checkpoints import Checkpoints, Saver
 from sft_core.training.final_loss import final_loss, final_tokens
 from sft_core.training.packing import check_packing
+from sft_core.training.snapshots import Snapshots
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -58,6 +59,8 @@ class Training:
     """`final_loss` is the trained model's own, as `final_loss.final_loss` takes it."""
     series: dict[str, Series]
     """Curves by step: loss, learning_rate, grad_norm, and eval_loss from step 0 on."""
+    snapshots: tuple[Path, ...]
+    """Files of `snapshots.Snapshots`, of the steps up to that of the adapter."""
     timings: dict[str, float]
     """Of this process alone, which began after the step resumed_after_step: train_seconds,
     eval_seconds, and real (unpadded) tokens_per_second of training."""
@@ -100,7 +103,8 @@ def train_adapter(
             "training.load_best_model_at_end: there are 0 validation rows to choose by. Raise "
             "split.validation_rate or set it to false."
         )
-    kept = Checkpoints(checkpoints or output / "checkpoints", config.save_total_limit)
+    folder = checkpoints or output / "checkpoints"
+    kept = Checkpoints(folder, config.save_total_limit)
     trainer, tokenizer = build_trainer(
         base_folder,
         train_data,
@@ -115,6 +119,8 @@ def train_adapter(
     )
     saver = Saver(trainer, config, kept)
     trainer.add_callback(saver)
+    snapshots = Snapshots(trainer, config, folder / "snapshots")
+    trainer.add_callback(snapshots)
     if rank := trainer.args.process_index:
         torch.manual_seed(seed + rank)  # each process drops out other units
     result = saver.train()
@@ -148,6 +154,7 @@ def train_adapter(
             "trainable_rate": trainable / total,
         },
         series=_series(state.log_history),
+        snapshots=snapshots.files(saver.adapter_step),
         timings={
             "train_seconds": train_seconds,
             "eval_seconds": eval_seconds,

@@ -64,7 +64,11 @@ def _train(request: dict[str, Any], rank: int, lines: _Lines) -> None:
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
     if rank == 0:
-        lines.say(result=asdict(trained) | {"adapter": str(trained.adapter)})
+        paths = {
+            "adapter": str(trained.adapter),
+            "snapshots": list(map(str, trained.snapshots)),
+        }
+        lines.say(result=asdict(trained) | paths)
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from sft_core.config import LoraSection, ModelConfig, TrainingConfig
-from sft_core.store import sha256_tree
+from sft_core.store import sha256_file, sha256_tree
 from sft_core.token_file import save_tokens
 from sft_core.tokenization import tokenize_records
 from sft_core.training.processes import train_in_processes
@@ -64,7 +64,10 @@ def train(
         checkpoints=work / "checkpoints",
         **values,
     )
-    return asdict(trained) | {"adapter": sha256_tree(trained.adapter)}
+    return asdict(trained) | {
+        "adapter": sha256_tree(trained.adapter),
+        "snapshots": list(map(sha256_file, trained.snapshots)),
+    }
 
 
 def train_in_process(folder: Path, work: Path, kill: str = "") -> dict[str, Any]:

@@ -52,7 +52,7 @@ def names(work: Path) -> list[str]:
 
 def measured(run: dict[str, Any]) -> dict[str, Any]:
     """All that must repeat, as JSON gives it back."""
-    kept = {key: run[key] for key in ("metrics", "series", "adapter")}
+    kept = {key: run[key] for key in ("metrics", "series", "adapter", "snapshots")}
     found: dict[str, Any] = json.loads(json.dumps(kept))
     return found
 
