@@ -24,7 +24,7 @@ def test_a_replay_is_the_same_or_names_what_differs(
     run_id = sft(quick_config)
     left = sorted(os.listdir(home)), len(list((home / "chain").iterdir()))
     assert main(["run", "--replay", run_id]) == 0
-    assert capfd.readouterr().out.startswith("same: 22 stages, ")
+    assert capfd.readouterr().out.startswith("same: 23 stages, ")
     assert (sorted(os.listdir(home)), len(list((home / "chain").iterdir()))) == left
     assert len(tracking(home).search_model_versions("name='quick'")) == 1
 
